@@ -1,0 +1,280 @@
+"""Builds what a fan-out stores for each follower: the notification, its deliveries, its line in the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from bson import Decimal128, ObjectId
+
+from delivery import statements
+from delivery.choices import KEYED_CHANNELS
+from followers.choices import Channel
+from followers.statements import AudienceMember
+from notifications.choices import EXITS, DeliveryState, Kind, NotificationState, Reason
+from notifications.models import SCHEMA_VERSION
+from notifications.rendering import trade_content
+from notifications.sizing import Sizer, Sizing, SizingInputs
+from notifications.statements import ended, notification_id
+
+Document = dict[str, Any]
+
+
+def decimal(value: Decimal128 | None) -> Decimal | None:
+    return None if value is None else value.to_decimal()
+
+
+def decimal128(value: Decimal | None) -> Decimal128 | None:
+    return None if value is None else Decimal128(value)
+
+
+@dataclass(slots=True)
+class Alerts:
+    """What one chunk of followers adds to the database."""
+
+    notifications: list[Document] = field(default_factory=list)
+    entries: list[Document] = field(default_factory=list)
+    batches: list[Document] = field(default_factory=list)
+
+
+class AlertWriter:
+    """Turns followers into documents for one event, under one fan-out shard."""
+
+    def __init__(self, event: Document, shard_batch: Document, open_channels: frozenset[str]) -> None:
+        self._event = event
+        self._shard_batch = shard_batch
+        self._open_channels = open_channels
+        self.superseded_by = ""
+        """The id of an exit that came after this entry; then nothing of it is sent."""
+        self._sizer = Sizer(sizing_inputs(event))
+        self._common = _common_fields(event)
+
+    def alerts_for(self, members: Iterable[AudienceMember], known: set[ObjectId], now: datetime) -> Alerts:
+        """Documents for a chunk of followers.
+
+        Parameters:
+          known: Notifications that are stored already; they get no new batch (their own wakes up).
+        """
+        alerts = Alerts()
+        lanes = Lanes(self._event, self._shard_batch, now)
+        for member in members:
+            sizing = self._size(member)
+            row = self._row(member.follower["_id"], sizing_document(sizing), now)
+            if not sizing.reason:
+                closed = self._closed(now)
+                deliveries = self._deliveries(row, member.endpoints, lanes, known, closed)
+                row["deliveries"] = [self._in_app(closed, now), *deliveries]
+                if closed is None:
+                    alerts.entries.append(self._entry(row, now))
+            alerts.notifications.append(_summed_up(row))
+        alerts.batches = lanes.batches
+        return alerts
+
+    def community_post(self, endpoints: list[Document], known: set[ObjectId], now: datetime) -> Alerts:
+        """The one post of a trader's community channels: nobody's quantity, nobody's inbox."""
+        lanes = Lanes(self._event, self._shard_batch, now)
+        row = self._row(None, None, now)
+        row["deliveries"] = self._deliveries(row, endpoints, lanes, known, self._closed(now))
+        return Alerts(notifications=[_summed_up(row)], batches=lanes.batches)
+
+    def notification_id(self, follower: ObjectId | None) -> ObjectId:
+        recipient = follower or f"trader:{self._event['trader_id']}"
+        return notification_id(self._event["executed_at"], self._event["external_id"], recipient)
+
+    def _size(self, member: AudienceMember) -> Sizing:
+        follow, follower = member.follow, member.follower
+        return self._sizer.size(
+            decimal(follower["portfolio_value"]),
+            decimal(follow["allocation"]),
+            follow["multiplier"].to_decimal(),
+            decimal(follow["max_notional"]),
+            follower["currency"],
+        )
+
+    def _row(self, follower: ObjectId | None, sizing: Document | None, now: datetime) -> Document:
+        return {
+            "_id": self.notification_id(follower),
+            **self._common,
+            "superseded_by": self.superseded_by,
+            "follower_id": follower,
+            "sizing": sizing,
+            "created_at": now,
+            "deliveries": [],
+        }
+
+    def _closed(self, now: datetime) -> tuple[DeliveryState, Reason] | None:
+        """Why nothing of this event is sent any more, or None."""
+        if self.superseded_by:
+            return DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT
+        if self._event["expires_at"] <= now.replace(tzinfo=None):
+            return DeliveryState.EXPIRED, Reason.VALIDITY_OVER
+        return None
+
+    def _in_app(self, closed: tuple[DeliveryState, Reason] | None, now: datetime) -> Document:
+        if closed is not None:
+            return delivery(Channel.IN_APP, None, **ended(*closed))
+        return delivery(Channel.IN_APP, None, state=DeliveryState.SENT.value, sent_at=now)
+
+    def _deliveries(
+        self, row: Document, endpoints: list[Document], lanes: Lanes, known: set[ObjectId], closed: tuple[DeliveryState, Reason] | None
+    ) -> list[Document]:
+        deliveries = []
+        used: dict[str, int] = {}
+        for endpoint in endpoints:
+            channel = endpoint["channel"]
+            if closed is not None:
+                fields = ended(*closed)
+            elif channel not in self._open_channels:
+                fields = ended(DeliveryState.SKIPPED, Reason.CHANNEL_OFF)
+            else:
+                lane = used[channel] = used.get(channel, -1) + 1
+                batch = None if row["_id"] in known else lanes.place(channel, lane, row["_id"])
+                # While in a batch the batch does the waking; the row itself only wakes to expire.
+                fields = {"batch": batch, "next_attempt_at": row["expires_at"]}
+            deliveries.append(delivery(channel, endpoint["_id"], **fields))
+        return deliveries
+
+    def _entry(self, row: Document, now: datetime) -> Document:
+        content = trade_content(row)
+        return {
+            "_id": row["_id"],
+            "notification_id": row["_id"],
+            "follower_id": row["follower_id"],
+            "trader_id": row["trader_id"],
+            "instrument": row["instrument"],
+            "order_id": self._event["order_id"],
+            "executed_at": row["executed_at"],
+            "event_key": row["event_key"],
+            "payload": {"title": content.title, "body": content.body, **content.data},
+            "created_at": now,
+            "expires_at": row["expires_at"],
+            "read_at": None,
+            "archived_at": None,
+        }
+
+
+class Lanes:
+    """Fills delivery batches: one open batch per channel and lane, so that no batch names a notification twice."""
+
+    def __init__(self, event: Document, shard_batch: Document, now: datetime) -> None:
+        self.batches: list[Document] = []
+        self._event = event
+        self._shard_batch = shard_batch
+        self._now = now
+        self._open: dict[tuple[str, int], Document] = {}
+
+    def place(self, channel: str, lane: int, notification: ObjectId) -> ObjectId:
+        """Puts a notification's delivery into a batch and returns the batch's id."""
+        batch = self._open.get((channel, lane))
+        if batch is None or len(batch["ids"]) >= statements.batch_size(channel in KEYED_CHANNELS):
+            batch = statements.delivery_batch(
+                channel, self._event["priority"], [], self._now, self._event["correlation_id"], self._shard_batch
+            )
+            self._open[channel, lane] = batch
+            self.batches.append(batch)
+        batch["ids"].append(notification)
+        return batch["_id"]
+
+
+def delivery(channel: str, endpoint: ObjectId | None, **fields: Any) -> Document:
+    """A stored delivery; queued unless `fields` say otherwise."""
+    return {
+        "channel": str(channel),
+        "endpoint": endpoint,
+        "state": DeliveryState.QUEUED.value,
+        "attempts": 0,
+        "batch": None,
+        "last_attempt_at": None,
+        "next_attempt_at": None,
+        "provider_message_id": "",
+        "error_code": "",
+        "error_message": "",
+        "sent_at": None,
+        "delivered_at": None,
+        "attempt_log": [],
+        **fields,
+    }
+
+
+def sizing_inputs(event: Document) -> SizingInputs:
+    """A stored event as the sizing wants it."""
+    return SizingInputs(
+        executed_qty=event["quantity"].to_decimal(),
+        price=event["price"].to_decimal(),
+        trader_portfolio=decimal(event["trader_portfolio"]),
+        currency=event["currency"],
+        quantity_step=event["quantity_step"].to_decimal(),
+        min_quantity=event["min_quantity"].to_decimal(),
+        min_notional=event["min_notional"].to_decimal(),
+        contract_multiplier=event["contract_multiplier"].to_decimal(),
+        is_exit=event["action"] in EXITS,
+        exit_fraction=decimal(event["exit_fraction"]),
+    )
+
+
+def sizing_document(sizing: Sizing) -> Document:
+    """The sizing as it is stored: the result and every input."""
+    trade = sizing.trade
+    return {
+        "suggested_qty": decimal128(sizing.suggested_qty),
+        "ratio": decimal128(sizing.ratio),
+        "reason": sizing.reason,
+        "notional": decimal128(sizing.notional),
+        "exit_fraction": decimal128(sizing.exit_fraction),
+        "is_estimate": sizing.is_estimate,
+        "capped": sizing.capped,
+        "executed_qty": decimal128(trade.executed_qty),
+        "trader_portfolio": decimal128(trade.trader_portfolio),
+        "follower_portfolio": decimal128(sizing.follower_portfolio),
+        "multiplier": decimal128(sizing.multiplier),
+        "quantity_step": decimal128(trade.quantity_step),
+        "min_quantity": decimal128(trade.min_quantity),
+        "min_notional": decimal128(trade.min_notional),
+        "max_notional": decimal128(sizing.max_notional),
+    }
+
+
+def _common_fields(event: Document) -> Document:
+    return {
+        "kind": Kind.TRADE_ALERT.value,
+        "event_id": event["_id"],
+        "trader_id": event["trader_id"],
+        "event_key": event["external_id"],
+        "executed_at": event["executed_at"],
+        "instrument": event["instrument"],
+        "symbol": event["symbol"],
+        "side": event["side"],
+        "action": event["action"],
+        "price": event["price"],
+        "currency": event["currency"],
+        "priority": event["priority"],
+        "correlation_id": event["correlation_id"],
+        "expires_at": event["expires_at"],
+        "review": None,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def _summed_up(row: Document) -> Document:
+    """Adds state and wake_at to a new row; the same rule as notifications.statements.derive, for what an insert can hold."""
+    states = {d["state"] for d in row["deliveries"] if d["channel"] != Channel.IN_APP} or {
+        d["state"] for d in row["deliveries"]
+    }
+    if DeliveryState.QUEUED in states:
+        row["state"], row["wake_at"] = NotificationState.PENDING.value, row["expires_at"]
+        return row
+    row["wake_at"] = None
+    for state, summary in (
+        (DeliveryState.SENT, NotificationState.DELIVERED),
+        (DeliveryState.EXPIRED, NotificationState.EXPIRED),
+        (DeliveryState.CANCELLED, NotificationState.CANCELLED),
+    ):
+        if state in states:
+            row["state"] = summary.value
+            return row
+    row["state"] = NotificationState.SKIPPED.value
+    return row
+

@@ -1,0 +1,152 @@
+"""The dispatch queue: which broker, which queues, and a Redis consumer that wakes up at once.
+
+A queue carries hints and nothing else: the id of a batch that is worth a look. Losing one costs time, never an alert.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import dramatiq
+import redis
+import structlog
+from botocore.exceptions import BotoCoreError, ClientError
+from django.conf import settings
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import ConnectionError as BrokerConnectionError
+from dramatiq_sqs import SQSBroker
+
+from delivery.choices import BatchKind
+from notifications.choices import Priority
+
+logger = structlog.get_logger(__name__)
+
+BROKER_ERRORS = (BrokerConnectionError, redis.RedisError, BotoCoreError, ClientError)
+"""What an enqueue raises while the queue is away."""
+
+DEAD_MESSAGE_TTL_MS = 3_600_000  # A failed hint is of no use to anybody; an hour is enough to look at one.
+
+
+def queue_name(kind: str, priority: str) -> str:
+    """fan_out_critical, deliver_normal, …: a queue per kind and priority. SQS allows no dots in it."""
+    return f"{kind}_{priority}"
+
+
+QUEUES = tuple(queue_name(kind, priority) for priority in Priority for kind in BatchKind)
+"""Every queue, critical first."""
+
+
+def make_broker(url: str, namespace: str, sqs_endpoint_url: str, middleware: list[Any]) -> dramatiq.Broker:
+    """The broker that DRAMATIQ_BROKER_URL names: redis://…, rediss://… or sqs://."""
+    broker: dramatiq.Broker
+    if urlsplit(url).scheme == "sqs":
+        broker = SQSBroker(
+            namespace=namespace,
+            middleware=middleware,
+            # A hint whose worker died is of use again soon, or never: the batch wakes up by itself.
+            visibility_timeout=settings.SQS_VISIBILITY_TIMEOUT_SECONDS,
+            retention=3_600,
+            endpoint_url=sqs_endpoint_url or None,
+        )
+    else:
+        broker = WakingRedisBroker(
+            url=url, namespace=namespace, middleware=middleware, dead_message_ttl=DEAD_MESSAGE_TTL_MS
+        )
+    for queue in QUEUES:
+        broker.declare_queue(queue)
+    return broker
+
+
+class WakingRedisBroker(RedisBroker):
+    """A RedisBroker whose idle consumers are woken by the enqueue itself.
+
+    Dramatiq's consumer sleeps between polls, longer the longer nothing came: an idle alert waits 124 ms at the median
+    before it is even seen. Here `enqueue` also pushes onto a short list beside the queue, and a consumer that found
+    nothing blocks on that list instead of sleeping: 2 ms, at the same 0.4 % of a core when idle.
+    """
+
+    @property
+    def consumer_class(self) -> type[_RedisConsumer]:
+        return WakingConsumer
+
+    def wake_key(self, queue: str) -> str:
+        return f"{self.namespace}:wake:{queue}"
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        enqueued = super().enqueue(message, delay=delay)
+        key = self.wake_key(message.queue_name)
+        with self.client.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(key, b"1")
+            pipeline.ltrim(key, 0, WAKE_LIST_LENGTH - 1)
+            pipeline.expire(key, WAKE_LIST_EXPIRES_SECONDS)
+            pipeline.execute()
+        return enqueued
+
+
+WAKE_LIST_LENGTH = 32  # More workers than that wake each other soon enough.
+WAKE_LIST_EXPIRES_SECONDS = 60
+BUSY_WAIT_SECONDS = 0.01
+
+
+class WakingConsumer(_RedisConsumer):
+    """Blocks on the queue's wake list where its parent sleeps."""
+
+    def __next__(self) -> Any:
+        try:
+            if not self.message_cache:
+                if self.outstanding_message_count >= self.prefetch:
+                    # The parent would sleep ever longer, and the threads run dry meanwhile.
+                    time.sleep(BUSY_WAIT_SECONDS)
+                    return None
+                self.message_cache = self._fetch()
+                if not self.message_cache:
+                    # At most the idle timeout, so that the worker can look whether it should stop.
+                    self.broker.client.blpop([self.broker.wake_key(self.queue_name)], timeout=self.timeout / 1000)
+                    self.message_cache = self._fetch()
+                if not self.message_cache:
+                    return None
+        except redis.ConnectionError as error:
+            raise dramatiq.ConnectionClosed(error) from None
+        return super().__next__()
+
+    def _fetch(self) -> list[bytes]:
+        return self.broker.do_fetch(self.queue_name, self.prefetch - self.outstanding_message_count)
+
+
+def send_hints(batches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Enqueues one hint per batch. Returns the batches whose hint could not be enqueued; those wake by themselves."""
+    broker = dramatiq.get_broker()
+    missed: list[dict[str, Any]] = []
+    for batch in batches:
+        if missed:  # The queue is away: the rest would only wait for the same time-outs.
+            missed.append(batch)
+            continue
+        try:
+            actor = broker.get_actor(batch["kind"])
+            hint = actor.message(str(batch["_id"]))
+            broker.enqueue(hint.copy(queue_name=queue_name(batch["kind"], batch["priority"])))
+        except BROKER_ERRORS as error:
+            missed.append(batch)
+            logger.warning("The dispatch queue is away; batches wake by themselves.", error=str(error)[:200])
+    return missed
+
+
+def queue_depths() -> dict[str, int]:
+    """Hints waiting in each queue. Raises one of BROKER_ERRORS while the queue is away."""
+    broker = dramatiq.get_broker()
+    if isinstance(broker, RedisBroker):
+        with broker.client.pipeline(transaction=False) as pipeline:
+            for queue in QUEUES:
+                pipeline.llen(f"{broker.namespace}:{queue}")
+            return dict(zip(QUEUES, pipeline.execute(), strict=True))
+    return {queue: _sqs_depth(broker, queue) for queue in QUEUES}
+
+
+def _sqs_depth(broker: SQSBroker, queue: str) -> int:
+    broker._ensure_queue(queue)
+    handle = broker.queues[queue]
+    handle.load()
+    return int(handle.attributes["ApproximateNumberOfMessages"])

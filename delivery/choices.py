@@ -1,0 +1,19 @@
+"""The words of the delivery app, one place each."""
+
+from django.db.models import TextChoices
+
+from followers.choices import Channel
+
+
+class BatchKind(TextChoices):
+    """What a batch holds; each kind is worked off by the actor of the same name."""
+
+    FAN_OUT = "fan_out", "Fan-out shard"
+    DELIVER = "deliver", "Deliveries"
+
+
+KEYED_CHANNELS = frozenset({Channel.APNS, Channel.FCM, Channel.ONESIGNAL})
+"""Channels on which a repeat under the same key reaches the person once, whatever the address.
+
+Discord has a key for direct messages only; its webhooks, like SMS, have none.
+"""

@@ -1,0 +1,253 @@
+"""Wakes whatever is due: the one scheduler of the project.
+
+Two sweeps, over batches by `next_look_at` and over rows by `wake_at`, critical first. Any number of dispatchers may run
+side by side: every change is a compare-and-set or a transaction.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from bson import ObjectId
+from django.conf import settings
+
+from delivery import statements as batches
+from delivery.broker import BROKER_ERRORS, queue_depths, queue_name, send_hints
+from delivery.choices import KEYED_CHANNELS, BatchKind
+from delivery.fan_out import fail_shard
+from delivery.lease import Lease, claim, take_over
+from delivery.statements import Naming
+from followers import clock
+from followers import statements as followers
+from followers.choices import Channel
+from followers.encryption import decrypt
+from notifications.choices import DeliveryState, Priority, Reason
+
+logger = structlog.get_logger(__name__)
+Document = dict[str, Any]
+
+SHARES = {Priority.CRITICAL: 0.7, Priority.HIGH: 0.2, Priority.NORMAL: 0.1}
+"""How a sweep is shared among the priorities, so that normal alerts do not starve while critical ones keep coming."""
+
+HINT_DELAYS_SECONDS = (5, 10, 20, 40, 60)
+"""How long a batch waits for its next hint, by the hints it had."""
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What one pass over the due work did."""
+
+    hinted: int = 0
+    taken_over: int = 0
+    rebatched: int = 0
+    expired: int = 0
+    waiting: int = 0
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is likely more to do at once."""
+        return self.hinted + self.taken_over + self.rebatched + self.expired >= settings.DISPATCH_SWEEP // 10
+
+
+def run(stop: threading.Event) -> None:
+    """Sweeps every DISPATCH_INTERVAL_SECONDS, at once again where there was much to do, until `stop` is set.
+
+    A server that is away is reported once, not at every sweep, and the sweeps go on.
+    """
+    away = False
+    while not stop.is_set():
+        try:
+            sweep = sweep_once(clock.now())
+        except Exception as error:
+            if not away:
+                logger.exception("A sweep failed; it is repeated until it succeeds.", error=f"{type(error).__name__}")
+            away = True
+            stop.wait(settings.DISPATCH_INTERVAL_SECONDS)
+            continue
+        if away:
+            logger.info("Sweeps succeed again.")
+            away = False
+        if sweep:
+            logger.info("Swept.", **asdict(sweep))
+        if not sweep.is_full:
+            stop.wait(settings.DISPATCH_INTERVAL_SECONDS)
+
+
+def sweep_once(now: datetime) -> Sweep:
+    """One pass: batches first, as they hold most of the work, then rows."""
+    sweep = Sweep()
+    depths = _depths()
+    for priority, share in SHARES.items():
+        limit = max(1, int(settings.DISPATCH_SWEEP * share))
+        for batch in batches.due_batches(priority.value, now, limit):
+            _look_at(batch, depths, now, sweep)
+        _wake_rows(batches.due_rows(priority.value, now, limit), priority.value, now, sweep)
+    return sweep
+
+
+def _depths() -> dict[str, int] | None:
+    """Hints waiting per queue; None while the queue is away, and then no hints are sent."""
+    try:
+        return queue_depths()
+    except BROKER_ERRORS as error:
+        logger.warning("The dispatch queue is away; hints wait until it is back.", error=str(error)[:200])
+        return None
+
+
+# --- Batches -----------------------------------------------------------------------------------------------------------------
+def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, sweep: Sweep) -> None:
+    if batch["token"] is None:
+        _hint_again(batch, depths, now, sweep)
+        return
+    lease = take_over(batch, settings.LEASE_SECONDS)
+    if lease is None:
+        return
+    sweep.taken_over += 1
+    if batch["kind"] == BatchKind.FAN_OUT:
+        logger.warning("A worker died in a fan-out shard; it is run again.", event=str(batch["event"]), shard=batch["shard"])
+        fail_shard(lease.batch, f"The lease of {batch['worker']} ran out.")
+        return
+    settle_orphans(lease, now)
+
+
+def _hint_again(batch: Document, depths: dict[str, int] | None, now: datetime, sweep: Sweep) -> None:
+    """A batch that nobody claimed gets the same hint again, later and later; none while its queue is long.
+
+    It is always the same id: a backlog longer than any grace then only makes hints superfluous, never void.
+    """
+    queue = queue_name(batch["kind"], batch["priority"])
+    if depths is None or depths[queue] > settings.HINTS_MAX:
+        batches.note_hint_refused(batch, now + timedelta(seconds=HINT_DELAYS_SECONDS[0]))
+        return
+    delay = HINT_DELAYS_SECONDS[min(batch["hints"], len(HINT_DELAYS_SECONDS) - 1)]
+    if not batches.note_hint(batch, now + timedelta(seconds=delay)):
+        return
+    if send_hints([batch]):
+        batches.take_back_hint(batch, now + timedelta(seconds=HINT_DELAYS_SECONDS[0]))
+        return
+    depths[queue] += 1
+    sweep.hinted += 1
+
+
+def settle_orphans(lease: Lease, now: datetime) -> None:
+    """What a dead worker held: sent again under the same key where there is one, unknown where there is none.
+
+    Past its validity nothing is sent again, so it is unknown on every channel.
+    """
+    batch = lease.batch
+    batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND, only_expired_by=now)
+    rows = batches.load(batch)
+    repeatable = _repeatable_rows(batch, rows)
+    batches.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
+    batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)
+    logger.warning(
+        "A worker died with a batch in hand.", batch=str(batch["_id"]), channel=batch["channel"], worker=batch["worker"],
+        sent_again=len(repeatable), unknown=len(rows) - len(repeatable),
+    )  # fmt: skip
+    batches.finish(batch, now)
+
+
+def _repeatable_rows(batch: Document, rows: list[Document]) -> list[ObjectId]:
+    if batch["channel"] in KEYED_CHANNELS:
+        return [row["_id"] for row in rows]
+    if batch["channel"] != Channel.DISCORD:
+        return []
+    # Discord's direct messages carry a nonce, its webhooks nothing; a direct message goes to a numeric user id.
+    endpoints = {row["_id"]: batches.delivery_in(row, batch["_id"])["endpoint"] for row in rows}
+    addresses = followers.addresses(set(endpoints.values()))
+    return [
+        row
+        for row, endpoint in endpoints.items()
+        if endpoint in addresses and decrypt(addresses[endpoint]["address"]).isdigit()
+    ]
+
+
+# --- Rows ----------------------------------------------------------------------------------------------------------------------
+def _wake_rows(rows: list[Document], priority: str, now: datetime, sweep: Sweep) -> None:
+    expired = [row for row in rows if clock.as_utc(row["expires_at"]) <= now]
+    if expired:
+        sweep.expired += batches.expire_free_rows([row["_id"] for row in expired], now)
+        _expire_in_batches(expired, now, sweep)
+    due = [row for row in rows if clock.as_utc(row["expires_at"]) > now]
+    if due:
+        _rebatch(due, priority, now, sweep)
+
+
+def _expire_in_batches(rows: list[Document], now: datetime, sweep: Sweep) -> None:
+    """Rows past their validity that are in a batch: what nobody can be sending expires, the rest waits for the lease."""
+    held: dict[ObjectId, list[ObjectId]] = defaultdict(list)
+    for row in rows:
+        for delivery in row["deliveries"]:
+            if delivery["state"] == DeliveryState.QUEUED and delivery["batch"] is not None:
+                held[delivery["batch"]].append(row["_id"])
+    found = batches.batches_by_id(list(held))
+    for batch_id, ids in held.items():
+        batch = found.get(batch_id)
+        if batch is None or batch["finished_at"] is not None:
+            # Never loaded, or the batch would not have been finished while they carried it: certainly not sent.
+            sweep.expired += batches.end_rows(
+                {"_id": batch_id, "ids": ids}, DeliveryState.EXPIRED, Reason.VALIDITY_OVER, only_expired_by=now
+            )
+        elif batch["token"] is None:
+            sweep.expired += _expire_unclaimed(batch, now)
+        else:
+            # Being sent, or its worker is dead: the sweep over batches takes it over when its lease runs out.
+            until = max(clock.as_utc(batch["lease_until"]), now) + timedelta(seconds=1)
+            batches.wait_for_batch(batch_id, ids, until)
+            sweep.waiting += len(ids)
+
+
+def _expire_unclaimed(batch: Document, now: datetime) -> int:
+    """Claims a batch so that nobody sends it meanwhile, and lets its expired rows expire."""
+    lease = claim(batch["_id"], settings.LEASE_SECONDS)
+    if lease is None:
+        return 0
+    expired = batches.end_rows(lease.batch, DeliveryState.EXPIRED, Reason.VALIDITY_OVER, only_expired_by=now)
+    # What is still valid in it, or is yet to be stored, goes on as before.
+    batches.give_back(lease.batch, now)
+    return expired
+
+
+def _rebatch(rows: list[Document], priority: str, now: datetime, sweep: Sweep) -> None:
+    """Puts due deliveries without a batch into new ones. What crashed a worker once is sent alone from then on."""
+    made: list[Document] = []
+    namings: list[Naming] = []
+    open_batches: dict[tuple[str, int], Document] = {}
+    for row in rows:
+        used: dict[str, int] = defaultdict(int)
+        for delivery in row["deliveries"]:
+            if not _is_due(delivery, now):
+                continue
+            channel = delivery["channel"]
+            lane = (channel, used[channel])
+            used[channel] += 1
+            alone = delivery["error_code"] == Reason.LEASE_LOST
+            batch = None if alone else open_batches.get(lane)
+            if batch is None or len(batch["ids"]) >= batches.batch_size(channel in KEYED_CHANNELS):
+                batch = batches.delivery_batch(channel, priority, [], now)
+                made.append(batch)
+                if not alone:
+                    open_batches[lane] = batch
+            batch["ids"].append(row["_id"])
+            namings.append(Naming(row["_id"], delivery["endpoint"], batch["_id"]))
+    if not made:
+        return
+    batches.name_batches(made, namings, now)
+    send_hints(made)
+    sweep.rebatched += len(namings)
+
+
+def _is_due(delivery: Document, now: datetime) -> bool:
+    return (
+        delivery["state"] == DeliveryState.QUEUED
+        and delivery["batch"] is None
+        and clock.as_utc(delivery["next_attempt_at"]) <= now
+    )

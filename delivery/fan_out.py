@@ -1,0 +1,163 @@
+"""One shard of a trade's fan-out: from the event to a stored alert for each follower, and the hints to send them.
+
+Everything here may run twice, on two workers at once, and stop anywhere: ids follow from (event, follower), inserts
+take "is there already" for success, and the shard is done only when its whole range has been written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from bson import ObjectId
+from django.conf import settings
+
+from delivery import statements as batches
+from delivery.alerts import Alerts, AlertWriter
+from delivery.broker import send_hints
+from delivery.channels.registry import is_on
+from delivery.lease import Lease, LeaseLost, claim
+from followers import clock
+from followers import statements as followers
+from followers.choices import VENDOR_CHANNELS
+from followers.models import BUCKETS
+from notifications import statements as notifications
+from notifications.choices import EXITS
+from notifications.live import push_alerts
+
+logger = structlog.get_logger(__name__)
+Document = dict[str, Any]
+
+RETRY_SECONDS = 5
+"""A shard that failed is tried again after so long, times the failures so far."""
+
+
+@dataclass(slots=True)
+class FanOut:
+    """A shard under way."""
+
+    lease: Lease
+    event: Document
+    writer: AlertWriter
+    rerun: bool  # An earlier run got somewhere: rows that are stored already need no new batches.
+    written: int = 0
+    skipped: int = 0
+    hints_missed: int = field(default=0)
+
+    @property
+    def shard(self) -> int:
+        return self.lease.batch["shard"]
+
+
+def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
+    """Claims a shard and writes its alerts. None = nothing to do, lost, or failed (and then it is run again)."""
+    lease = claim(batch_id, settings.LEASE_SECONDS)
+    if lease is None:
+        return None
+    structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
+    try:
+        run = _begin(lease)
+        _run(run)
+    except LeaseLost as error:
+        logger.warning("A fan-out shard was taken over by another worker.", batch=str(batch_id), error=str(error))
+        return None
+    except Exception as error:
+        logger.exception("A fan-out shard failed.", batch=str(batch_id))
+        fail_shard(lease.batch, f"{type(error).__name__}: {error}")
+        return None
+    logger.info("Fanned out.", event_id=run.event["external_id"], shard=run.shard, alerts=run.written, skipped=run.skipped)
+    return run
+
+
+def fail_shard(batch: Document, error: str) -> None:
+    """claimed → to be run again later; after SHARD_MAX_FAILURES the event is failed and a person must look."""
+    now = clock.now()
+    failures = batch["failures"] + 1
+    if failures >= settings.SHARD_MAX_FAILURES:
+        batches.give_up(batch, error, now)
+        notifications.fail_event(batch["event"])
+        return
+    batches.give_back(batch, now + timedelta(seconds=RETRY_SECONDS * failures), error, failed=True)
+
+
+def _begin(lease: Lease) -> FanOut:
+    event = notifications.event(lease.batch["event"])
+    if event is None:
+        raise LookupError(f"Shard {lease.batch['_id']} belongs to an event that is not stored.")
+    open_channels = frozenset(str(c) for c in VENDOR_CHANNELS if is_on(c, settings))
+    return FanOut(lease, event, AlertWriter(event, lease.batch, open_channels), rerun=lease.batch["failures"] > 0)
+
+
+def _run(run: FanOut) -> None:
+    event = run.event
+    if event["closes_position"] and run.shard == 0:
+        notifications.supersede_entries(event)
+    if event["trader_id"] is not None:
+        if run.shard == 0:
+            _post_to_community(run)
+        for members in followers.read_audience(
+            event["trader_id"], bucket_range(run.shard, event["shards"]), event["received_at"], clock.now(), settings.FAN_OUT_CHUNK
+        ):
+            _write_chunk(run, members)
+    run.lease.keep()
+    notifications.finish_shard(event["_id"], run.shard, clock.now())
+    batches.finish(run.lease.batch, clock.now())
+
+
+def bucket_range(shard: int, shards: int) -> tuple[int, int]:
+    """The first and the last of the 256 buckets that shard number `shard` of `shards` covers."""
+    return shard * BUCKETS // shards, (shard + 1) * BUCKETS // shards - 1
+
+
+def _post_to_community(run: FanOut) -> None:
+    endpoints = followers.community_endpoints(run.event["trader_id"])
+    if not endpoints:
+        return
+    _look_for_exit(run)
+    known = _known(run, [run.writer.notification_id(None)])
+    _store(run, run.writer.community_post(endpoints, known, clock.now()), [])
+
+
+def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
+    _look_for_exit(run)
+    ids = [run.writer.notification_id(m.follower["_id"]) for m in members]
+    alerts = run.writer.alerts_for(members, _known(run, ids), clock.now())
+    run.skipped += sum(1 for n in alerts.notifications if not n["deliveries"])
+    _store(run, alerts, [m.follower["_id"] for m in members])
+
+
+def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId]) -> None:
+    """Writes one chunk, in the order that leaves no gap: batches, then the rows that name them, then inboxes."""
+    run.lease.keep()
+    batches.insert_batches(alerts.batches)
+    notifications.insert_notifications(alerts.notifications)
+    notifications.insert_entries(alerts.entries)
+    removed = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now()) if follower_ids else []
+    _cancel_if_closed_meanwhile(run, alerts)
+    gone = {entry for _, entry in removed}
+    push_alerts([e for e in alerts.entries if e["_id"] not in gone], removed)
+    run.hints_missed += len(send_hints(alerts.batches))
+    run.written += len(alerts.notifications)
+
+
+def _known(run: FanOut, ids: list[ObjectId]) -> set[ObjectId]:
+    return notifications.existing_notifications(ids) if run.rerun else set()
+
+
+def _look_for_exit(run: FanOut) -> None:
+    """An entry whose exit is stored already is not offered to anybody any more."""
+    if run.event["action"] not in EXITS and run.event["trader_id"] is not None and not run.writer.superseded_by:
+        closing = notifications.closing_event_after(run.event)
+        run.writer.superseded_by = closing["external_id"] if closing else ""
+
+
+def _cancel_if_closed_meanwhile(run: FanOut, alerts: Alerts) -> None:
+    """The exit's own fan-out withdraws what it finds; what was inserted after it looked, withdraws itself here."""
+    if run.writer.superseded_by:
+        return
+    _look_for_exit(run)
+    if run.writer.superseded_by:
+        ids = [n["_id"] for n in alerts.notifications]
+        notifications.mark_superseded({"_id": {"$in": ids}}, run.writer.superseded_by)

@@ -1,0 +1,34 @@
+"""manage.py dispatch_due: the daemon that wakes whatever is due."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+import structlog
+from django.core.management.base import BaseCommand, CommandParser
+
+import delivery.actors  # noqa: F401  Declares the actors that hints name.
+from delivery import dispatcher
+from followers import clock
+
+logger = structlog.get_logger(__name__)
+
+
+class Command(BaseCommand):
+    help = "Wakes every batch and delivery that is due. Any number may run side by side."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--once", action="store_true", help="Sweep once and exit.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["once"]:
+            self.stdout.write(str(dispatcher.sweep_once(clock.now())))
+            return
+        stop = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stop.set())
+        logger.info("Dispatching what is due.")
+        dispatcher.run(stop)
+        logger.info("Stopped.")

@@ -1,0 +1,17 @@
+"""manage.py rundramatiq: django_dramatiq's command with the defaults that fit here."""
+
+from __future__ import annotations
+
+from django.core.management.base import CommandParser
+from django_dramatiq.management.commands.rundramatiq import Command as DramatiqCommand
+
+
+class Command(DramatiqCommand):
+    help = "Runs the workers. `--queues fan_out_critical deliver_critical` reserves a process for critical alerts."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        # Our own logging writes one JSON object a line; a second handler would write every line twice.
+        # Ten minutes of grace would hold up a deployment: what is unfinished by then wakes up elsewhere.
+        parser.set_defaults(skip_logging=True, worker_shutdown_timeout=30_000)
+

@@ -1,0 +1,88 @@
+"""From one attempt's result to what is written into its delivery: the retry policy in one place."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from delivery.channels.base import Outcome, Result
+from delivery.channels.policy import ChannelPolicy, backoff_seconds
+from delivery.statements import Patch
+from notifications.choices import DeliveryState, Reason
+from notifications.statements import ended
+
+Document = dict[str, Any]
+
+SPENDS_NO_ATTEMPT = frozenset({Outcome.THROTTLED, Outcome.EXPIRED})
+WAITS = frozenset({Outcome.RETRY, Outcome.THROTTLED, Outcome.MISCONFIGURED})
+_random = random.Random()
+
+
+def patch_for(
+    row: Document, delivery: Document, result: Result, policy: ChannelPolicy, repeatable: bool, at: datetime
+) -> Patch:
+    """What an attempt changes in its delivery.
+
+    Parameters:
+      row: The notification, for its validity.
+      delivery: The delivery as it was loaded, for its attempts so far.
+      repeatable: Whether the vendor shows a repeat under the same key to the person only once; then an unknown
+        outcome is tried again, otherwise it ends as `unknown`.
+      at: When the attempt was started (aware UTC).
+    """
+    spent = 0 if result.outcome in SPENDS_NO_ATTEMPT else 1
+    answered_at = at + timedelta(seconds=result.latency_seconds)
+    fields: Document = {"last_attempt_at": at, **_next(row, delivery["attempts"] + spent, result, policy, repeatable, answered_at)}
+    return Patch(row["_id"], fields, spent, _log_entry(result, at))
+
+
+def _next(
+    row: Document, attempts: int, result: Result, policy: ChannelPolicy, repeatable: bool, now: datetime
+) -> Document:
+    words = {"error_code": result.code, "error_message": result.message}
+    match result.outcome:
+        case Outcome.SENT:
+            return {
+                **ended(DeliveryState.SENT),
+                "sent_at": now,
+                "provider_message_id": result.provider_message_id,
+                "error_code": "",
+                "error_message": "",
+            }
+        case Outcome.EXPIRED:
+            return ended(DeliveryState.EXPIRED, Reason.VALIDITY_OVER)
+        case Outcome.REFUSED | Outcome.DEAD:
+            return {**ended(DeliveryState.FAILED), **words}
+        case Outcome.UNKNOWN if not repeatable:
+            return {**ended(DeliveryState.UNKNOWN), **words}
+    if attempts >= policy.max_attempts:
+        last = f"{Reason.ATTEMPTS_EXHAUSTED.label}; the last one: {result.code} {result.message}"
+        state = DeliveryState.FAILED
+        return {**ended(state), "error_code": Reason.ATTEMPTS_EXHAUSTED.value, "error_message": last[:500]}
+    wait = backoff_seconds(policy, max(attempts, 1), result.retry_after_seconds, _random)
+    # Waiting ends with the validity: then dispatch_due finds the row and lets it expire.
+    next_attempt_at = min(now + timedelta(seconds=wait), row["expires_at"].replace(tzinfo=now.tzinfo))
+    return {"batch": None, "next_attempt_at": next_attempt_at, **words}
+
+
+def never_started(row: Document, now: datetime) -> Patch:
+    """in a batch → queued without one: the lease was too short to start it. No attempt is spent."""
+    return Patch(row["_id"], {"batch": None, "next_attempt_at": now})
+
+
+def end_without_attempt(row_id: ObjectId, state: DeliveryState, reason: Reason) -> Patch:
+    """in a batch → an end state that needed no vendor."""
+    return Patch(row_id, ended(state, reason))
+
+
+def _log_entry(result: Result, at: datetime) -> Document:
+    return {
+        "at": at,
+        "outcome": result.outcome.value,
+        "code": result.code[:64],
+        "message": result.message[:500],
+        "latency_ms": round(result.latency_seconds * 1000, 3),
+    }

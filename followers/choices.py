@@ -1,0 +1,33 @@
+"""The words of the followers app, one place each; the documentation's lists are made from here."""
+
+from django.db.models import TextChoices
+
+
+class Channel(TextChoices):
+    """A way to reach a person. `in_app` has no endpoint: it lives in our own inbox."""
+
+    IN_APP = "in_app", "In-app"
+    APNS = "apns", "Apple push (APNs)"
+    FCM = "fcm", "Firebase push (FCM)"
+    SMS = "sms", "SMS"
+    DISCORD = "discord", "Discord"
+    ONESIGNAL = "onesignal", "OneSignal"
+
+
+VENDOR_CHANNELS = tuple(c for c in Channel if c is not Channel.IN_APP)
+"""The channels that speak to somebody else's servers."""
+
+
+class Platform(TextChoices):
+    """What kind of device stands behind a push endpoint; empty where the channel has no devices."""
+
+    IOS = "ios", "iOS"
+    ANDROID = "android", "Android"
+    WEB = "web", "Web"
+
+
+class Environment(TextChoices):
+    """Which of a vendor's environments issued an address (APNs keeps two sets of tokens)."""
+
+    PRODUCTION = "production", "Production"
+    SANDBOX = "sandbox", "Sandbox"

@@ -1,0 +1,78 @@
+"""How the hot paths speak to MongoDB: plain collections, and statements that survive a lost connection."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import structlog
+from django.db import connection
+from django.db.models import Model
+from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure, PyMongoError, WriteConcernError
+
+logger = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+DUPLICATE_KEY = 11000
+REPEAT_FOR_SECONDS = 30.0
+"""How long a statement is repeated before its caller is told; the database's own elections take some 12 s."""
+
+
+def collection(model: type[Model]) -> Collection[dict[str, Any]]:
+    """The model's collection, over the process's one connection pool. Reads and writes are majority and journaled."""
+    return connection.get_collection(model._meta.db_table)
+
+
+def durably(statement: Callable[[], T], repeat_for_seconds: float = REPEAT_FOR_SECONDS) -> T:
+    """Runs an idempotent statement and repeats it while the connection or the write concern fails.
+
+    The driver repeats single-document writes by itself, once, but never `update_many` or `delete_many`. A statement
+    whose answer was lost may have been applied, so only idempotent ones belong here.
+
+    Raises the last error once `repeat_for_seconds` have passed, and every other error at once.
+    """
+    deadline = time.monotonic() + repeat_for_seconds
+    attempt = 0
+    while True:
+        try:
+            return statement()
+        except PyMongoError as error:
+            if not _is_passing(error) or time.monotonic() > deadline:
+                raise
+            attempt += 1
+            if attempt == 1:
+                logger.warning("MongoDB did not answer; the statement is repeated.", error=str(error)[:200])
+            time.sleep(min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0))
+
+
+def _is_passing(error: PyMongoError) -> bool:
+    """Whether the same statement can succeed a moment later."""
+    if isinstance(error, BulkWriteError):
+        return not error.details.get("writeErrors") and bool(error.details.get("writeConcernErrors"))
+    return isinstance(error, (AutoReconnect, ConnectionFailure, WriteConcernError)) or error.has_error_label(
+        "RetryableWriteError"
+    )
+
+
+def insert_missing(target: Collection[dict[str, Any]], documents: list[dict[str, Any]]) -> list[int]:
+    """Inserts many at once and takes "is there already" for success.
+
+    Returns the positions in `documents` of those that were there already. Raises BulkWriteError for anything else.
+    """
+    if not documents:
+        return []
+
+    def insert() -> list[int]:
+        try:
+            target.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failed = error.details["writeErrors"]
+            if any(f["code"] != DUPLICATE_KEY for f in failed) or error.details.get("writeConcernErrors"):
+                raise
+            return [f["index"] for f in failed]
+        return []
+
+    return durably(insert)

@@ -1,0 +1,121 @@
+"""The hot paths' MongoDB statements on traders, followers, follows and endpoints."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from followers.models import Endpoint, Follow, Follower, Trader
+from followers.mongo import collection, durably
+
+Document = dict[str, Any]
+
+FOLLOWER_FIELDS = {"portfolio_value": 1, "currency": 1, "locale": 1}
+ENDPOINT_FIELDS = {"follower_id": 1, "channel": 1}
+ADDRESS_FIELDS = {"channel": 1, "address": 1, "platform": 1, "app": 1, "environment": 1, "active": 1, "registered_at": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceMember:
+    """One follower of a trader, with what a fan-out needs to know of them."""
+
+    follow: Document  # multiplier, allocation, max_notional
+    follower: Document  # _id, portfolio_value, currency, locale
+    endpoints: list[Document]  # Active ones: _id, channel; in a stable order.
+
+
+def traders_by_external_id(external_ids: Iterable[str]) -> dict[str, Document]:
+    """Index: followers_trader (external_id)."""
+    query = {"external_id": {"$in": list(set(external_ids))}}
+    return durably(lambda: {t["external_id"]: t for t in collection(Trader).find(query)})
+
+
+def trader(trader_id: ObjectId) -> Document | None:
+    return durably(lambda: collection(Trader).find_one({"_id": trader_id}))
+
+
+def audience_size_up_to(trader_id: ObjectId, limit: int) -> int:
+    """How many follows the trader has, counted no further than `limit`. Index: followers_follow (trader_id, bucket, _id)."""
+    return durably(lambda: collection(Follow).count_documents({"trader_id": trader_id}, limit=limit))
+
+
+def read_audience(
+    trader_id: ObjectId, buckets: tuple[int, int], followed_at: datetime, not_ended_by: datetime, chunk: int
+) -> Iterator[list[AudienceMember]]:
+    """Reads a trader's followers in chunks, so that memory stays flat whatever the audience.
+
+    Parameters:
+      buckets: The first and the last bucket, both included.
+      followed_at: Whoever followed later is left out.
+      not_ended_by: Whoever has ended by then is left out.
+      chunk: Followers a chunk.
+
+    Index: followers_follow (trader_id, bucket, _id); followers by _id; followers_endpoint (follower_id).
+    """
+    query = {
+        "trader_id": trader_id,
+        "bucket": {"$gte": buckets[0], "$lte": buckets[1]},
+        "since": {"$lte": followed_at},
+        "$or": [{"ended_at": None}, {"ended_at": {"$gt": not_ended_by}}],
+    }
+    after: tuple[int, ObjectId] | None = None
+    while follows := durably(lambda: _follows_after(query, after, chunk)):
+        after = (follows[-1]["bucket"], follows[-1]["_id"])
+        yield _with_followers(follows)
+        if len(follows) < chunk:
+            return
+
+
+def _follows_after(query: Document, after: tuple[int, ObjectId] | None, chunk: int) -> list[Document]:
+    """The next chunk in the index's order; a page by key, so that a lost cursor costs nothing but itself."""
+    if after is not None:
+        bucket, follow_id = after
+        last = query["bucket"]["$lte"]
+        rest = {"bucket": bucket, "_id": {"$gt": follow_id}}
+        query = {
+            **{k: v for k, v in query.items() if k != "bucket"},
+            "$and": [{"$or": [rest, {"bucket": {"$gt": bucket, "$lte": last}}]}],
+        }
+    return list(collection(Follow).find(query).sort([("bucket", 1), ("_id", 1)]).limit(chunk))
+
+
+def _with_followers(follows: list[Document]) -> list[AudienceMember]:
+    ids = [f["follower_id"] for f in follows]
+
+    def read() -> tuple[dict[ObjectId, Document], dict[ObjectId, list[Document]]]:
+        followers = {f["_id"]: f for f in collection(Follower).find({"_id": {"$in": ids}}, FOLLOWER_FIELDS)}
+        endpoints: dict[ObjectId, list[Document]] = defaultdict(list)
+        for endpoint in collection(Endpoint).find({"follower_id": {"$in": ids}, "active": True}, ENDPOINT_FIELDS):
+            endpoints[endpoint["follower_id"]].append(endpoint)
+        return followers, endpoints
+
+    followers, endpoints = durably(read)
+    return [
+        AudienceMember(follow, followers[fid], sorted(endpoints.get(fid, ()), key=lambda e: e["_id"]))
+        for follow in follows
+        if (fid := follow["follower_id"]) in followers  # Erased in between: nobody is left to tell.
+    ]
+
+
+def community_endpoints(trader_id: ObjectId) -> list[Document]:
+    """The active community channels of a trader. Index: followers_endpoint (trader_id)."""
+    query = {"trader_id": trader_id, "active": True}
+    return durably(lambda: list(collection(Endpoint).find(query, ENDPOINT_FIELDS).sort("_id", 1)))
+
+
+def addresses(endpoint_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
+    """Endpoints with their encrypted addresses, by id."""
+    query = {"_id": {"$in": list(endpoint_ids)}}
+    return durably(lambda: {e["_id"]: e for e in collection(Endpoint).find(query, ADDRESS_FIELDS)})
+
+
+def deactivate_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: str, now: datetime) -> bool:
+    """active → inactive, once; an address that was registered again meanwhile stays. Returns whether it changed."""
+    query = {"_id": endpoint_id, "active": True, "registered_at": registered_at}
+    change = {"$set": {"active": False, "deactivated_reason": reason[:200], "deactivated_at": now}}
+    return durably(lambda: collection(Endpoint).update_one(query, change)).modified_count == 1

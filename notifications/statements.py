@@ -1,0 +1,301 @@
+"""The hot paths' MongoDB statements on trade events, notifications and in-app entries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from followers.choices import Channel
+from followers.clock import as_utc
+from followers.mongo import collection, durably, insert_missing
+from notifications.choices import EXITS, DeliveryState, FanOutState, NotificationState, Reason
+from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
+
+Document = dict[str, Any]
+Pipeline = list[dict[str, Any]]
+
+REACHED = [DeliveryState.SENT.value, DeliveryState.DELIVERED.value]
+
+
+class IdCollision(RuntimeError):
+    """Two different (event, follower) pairs gave the same notification id."""
+
+
+# --- Ids -----------------------------------------------------------------------------------------------------------------
+def event_id(external_id: str) -> ObjectId:
+    """The trade event's id, made from the engine's: storing an event twice is storing it once, without a look-up."""
+    return ObjectId(hashlib.sha256(external_id.encode()).digest()[:12])
+
+
+def notification_id(executed_at: datetime, event_key: str, recipient: object) -> ObjectId:
+    """4 bytes of the event's time, 8 bytes of SHA-256(event, recipient).
+
+    It stands in for a unique index on (event, follower); `insert_notifications` checks for collisions.
+    """
+    seconds = int(as_utc(executed_at).timestamp()) & 0xFFFFFFFF
+    digest = hashlib.sha256(f"{event_key}\0{recipient}".encode()).digest()[:8]
+    return ObjectId(seconds.to_bytes(4, "big") + digest)
+
+
+# --- Derived fields --------------------------------------------------------------------------------------------------------
+def _where(condition: Any, source: Any = "$deliveries") -> Document:
+    return {"$filter": {"input": source, "as": "d", "cond": condition}}
+
+
+def derive() -> Pipeline:
+    """The stages that recompute `state` and `wake_at` from `deliveries` itself, never from a copy in memory.
+
+    Every statement that changes a delivery ends with them, so that two channels recording at the same time cannot
+    lose each other's retry.
+    """
+    counted = _where({"$or": [{"$ne": ["$$d.channel", Channel.IN_APP]}, {"$eq": ["$$d.state", DeliveryState.DELIVERED]}]})
+    wanted = {"$setDifference": ["$$states", [DeliveryState.SKIPPED]]}
+    reached = {"$setIntersection": [wanted, REACHED]}
+    state = {
+        "$switch": {
+            "branches": [
+                {"case": {"$in": [DeliveryState.QUEUED, "$$states"]}, "then": NotificationState.PENDING},
+                {
+                    "case": {"$and": [{"$ne": [wanted, []]}, {"$setIsSubset": [wanted, REACHED]}]},
+                    "then": NotificationState.DELIVERED,
+                },
+                {"case": {"$ne": [reached, []]}, "then": NotificationState.PARTIAL},
+                {
+                    "case": {"$ne": [{"$setIntersection": ["$$states", [DeliveryState.FAILED, DeliveryState.UNKNOWN]]}, []]},
+                    "then": NotificationState.FAILED,
+                },
+                {"case": {"$in": [DeliveryState.EXPIRED, "$$states"]}, "then": NotificationState.EXPIRED},
+                {"case": {"$in": [DeliveryState.CANCELLED, "$$states"]}, "then": NotificationState.CANCELLED},
+            ],
+            "default": NotificationState.SKIPPED,
+        }
+    }
+    unfinished = _where({"$eq": ["$$d.state", DeliveryState.QUEUED]})
+    return [
+        {
+            "$set": {
+                "state": {
+                    "$let": {
+                        "vars": {"counted": counted},
+                        "in": {
+                            "$let": {
+                                "vars": {"states": {"$cond": [{"$eq": ["$$counted", []]}, "$deliveries.state", "$$counted.state"]}},
+                                "in": state,
+                            }
+                        },
+                    }
+                },
+                "wake_at": {"$min": {"$map": {"input": unfinished, "as": "d", "in": "$$d.next_attempt_at"}}},
+            }
+        }
+    ]
+
+
+def change_deliveries(condition: Any, change: Document) -> Pipeline:
+    """A pipeline that merges `change` into each delivery (`$$d`) for which `condition` holds, and derives the rest."""
+    mapped = {"$cond": [condition, {"$mergeObjects": ["$$d", change]}, "$$d"]}
+    return [{"$set": {"deliveries": {"$map": {"input": "$deliveries", "as": "d", "in": mapped}}}}, *derive()]
+
+
+def ended(state: DeliveryState, reason: Reason | str = "") -> Document:
+    """The fields that bring a delivery to an end state."""
+    return {
+        "state": state.value,
+        "batch": None,
+        "next_attempt_at": None,
+        **({"error_code": str(reason), "error_message": reason.label} if isinstance(reason, Reason) else {}),
+    }
+
+
+# --- Trade events -----------------------------------------------------------------------------------------------------------
+def store_events(documents: list[Document]) -> dict[ObjectId, Document]:
+    """Inserts trade events; one that is stored already stays as it is. Returns the stored documents by id."""
+    if not insert_missing(collection(TradeEvent), documents):
+        return {d["_id"]: d for d in documents}
+    ids = [d["_id"] for d in documents]
+    return durably(lambda: {d["_id"]: d for d in collection(TradeEvent).find({"_id": {"$in": ids}})})
+
+
+def store_rejected(documents: list[Document]) -> None:
+    """Inserts rejected events; one per (topic, partition, offset). Index: that unique one."""
+    insert_missing(collection(RejectedEvent), documents)
+
+
+def event(event_oid: ObjectId) -> Document | None:
+    return durably(lambda: collection(TradeEvent).find_one({"_id": event_oid}))
+
+
+def finish_shard(event_oid: ObjectId, shard: int, now: datetime) -> None:
+    """Marks one shard as done; the event is fanned out when all its shards are, and not before."""
+    done = {"$setUnion": ["$shards_done", [shard]]}
+    complete = {"$and": [{"$eq": [{"$size": "$shards_done"}, "$shards"]}, {"$eq": ["$fanned_out_at", None]}]}
+    pipeline: Pipeline = [
+        {"$set": {"shards_done": done}},
+        {
+            "$set": {
+                "fanned_out_at": {"$cond": [complete, now, "$fanned_out_at"]},
+                "state": {"$cond": [complete, FanOutState.DONE.value, "$state"]},
+            }
+        },
+    ]
+    durably(lambda: collection(TradeEvent).update_one({"_id": event_oid}, pipeline))
+
+
+def fail_event(event_oid: ObjectId) -> None:
+    """pending → failed: a shard of it failed too often. It can be run again from the admin."""
+    query = {"_id": event_oid, "state": FanOutState.PENDING.value}
+    durably(lambda: collection(TradeEvent).update_one(query, {"$set": {"state": FanOutState.FAILED.value}}))
+
+
+def is_shard_done(event_oid: ObjectId, shard: int) -> bool:
+    return durably(lambda: collection(TradeEvent).find_one({"_id": event_oid, "shards_done": shard}, {"_id": 1})) is not None
+
+
+def _later(executed_at: datetime, event_key: str, operator: str) -> list[Document]:
+    """The order of events, (executedAt, eventId), as a query."""
+    return [{"executed_at": {operator: executed_at}}, {"executed_at": executed_at, "external_id": {operator: event_key}}]
+
+
+def closing_event_after(entry: Document) -> Document | None:
+    """The first stored event that closes the position which this entry event opens or adds to.
+
+    Index: notifications_tradeevent (trader_id, instrument, executed_at).
+    """
+    query = {
+        "trader_id": entry["trader_id"],
+        "instrument": entry["instrument"],
+        "closes_position": True,
+        "$or": _later(entry["executed_at"], entry["external_id"], "$gt"),
+    }
+    return durably(lambda: collection(TradeEvent).find_one(query, {"external_id": 1}, sort=[("executed_at", 1)]))
+
+
+def events_of_same_order(fanned: Document) -> list[Document]:
+    """Other events of the same trader, instrument and order id. Index: (trader_id, instrument, executed_at)."""
+    query = {
+        "trader_id": fanned["trader_id"],
+        "instrument": fanned["instrument"],
+        "order_id": fanned["order_id"],
+        "_id": {"$ne": fanned["_id"]},
+    }
+    return durably(lambda: list(collection(TradeEvent).find(query, {"external_id": 1, "executed_at": 1})))
+
+
+# --- Notifications ------------------------------------------------------------------------------------------------------------
+def insert_notifications(documents: list[Document]) -> None:
+    """Inserts alerts; one that is there already is success, checked against (event, follower).
+
+    Raises IdCollision if another pair holds the id.
+    """
+    present = [documents[i] for i in insert_missing(collection(Notification), documents)]
+    if not present:
+        return
+    expected = {d["_id"]: (d["event_id"], d["follower_id"]) for d in present}
+    found = collection(Notification).find({"_id": {"$in": list(expected)}}, {"event_id": 1, "follower_id": 1})
+    for row in found:
+        if expected[row["_id"]] != (row["event_id"], row["follower_id"]):
+            raise IdCollision(f"Notification {row['_id']} belongs to another event and follower.")
+
+
+def existing_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
+    """Which of these alerts are stored already."""
+    query = {"_id": {"$in": list(ids)}}
+    return durably(lambda: {d["_id"] for d in collection(Notification).find(query, {"_id": 1})})
+
+
+def supersede_entries(closing: Document) -> int:
+    """Withdraws what is unsent of the older entry alerts of the same trader and instrument.
+
+    Deliveries without a batch are cancelled here; those in a batch are marked, and whoever loads the batch cancels
+    them. What was loaded before keeps its true outcome. Returns the number of alerts that were touched.
+
+    Index: notifications_tradeevent (trader_id, instrument, executed_at); notifications_notification (event_id, state).
+    """
+    older = {
+        "trader_id": closing["trader_id"],
+        "instrument": closing["instrument"],
+        "action": {"$nin": [a.value for a in EXITS]},
+        "$or": _later(closing["executed_at"], closing["external_id"], "$lt"),
+    }
+    events = durably(lambda: [e["_id"] for e in collection(TradeEvent).find(older, {"_id": 1})])
+    return mark_superseded({"event_id": {"$in": events}}, closing["external_id"]) if events else 0
+
+
+def mark_superseded(which: Document, closing_key: str) -> int:
+    """Marks pending alerts as superseded and cancels their deliveries that are in no batch."""
+    query = {**which, "state": NotificationState.PENDING.value}
+    free = {"$and": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, {"$eq": ["$$d.batch", None]}]}
+    pipeline = [
+        {"$set": {"superseded_by": {"$literal": closing_key}}},
+        *change_deliveries(free, ended(DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT)),
+    ]
+    return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
+
+
+# --- In-app entries -----------------------------------------------------------------------------------------------------------
+def insert_entries(documents: list[Document]) -> None:
+    insert_missing(collection(InAppEntry), documents)
+
+
+def prune_entries(fanned: Document, follower_ids: Sequence[ObjectId], keep: int, now: datetime) -> list[tuple[ObjectId, ObjectId]]:
+    """Removes what is outdated for these followers of one trader; run after the insert of the event's own entries.
+
+    Outdated = expired, replaced by a newer entry of the same instrument and order, or beyond the newest `keep` by
+    order. Two trades fanned out at once leave the same entries whichever comes last. Returns (follower, entry) of
+    each entry that was removed, for the live push.
+
+    Index: notifications_inappentry (trader_id, follower_id, executed_at, event_key, expires_at, _id), which covers it.
+    """
+    removed = [
+        *_replaced_entries(fanned, follower_ids),
+        *_surplus_entries(fanned["trader_id"], follower_ids, keep, now),
+    ]
+    if removed:
+        gone = [entry for _, entry in removed]
+        durably(lambda: collection(InAppEntry).delete_many({"_id": {"$in": gone}}))
+    return removed
+
+
+def _surplus_entries(
+    trader_id: ObjectId, follower_ids: Sequence[ObjectId], keep: int, now: datetime
+) -> list[tuple[ObjectId, ObjectId]]:
+    pipeline: Pipeline = [
+        {"$match": {"trader_id": trader_id, "follower_id": {"$in": list(follower_ids)}, "expires_at": {"$gt": now}}},
+        {"$sort": {"follower_id": 1, "executed_at": -1, "event_key": -1}},
+        {"$group": {"_id": "$follower_id", "ids": {"$push": "$_id"}}},
+        {"$match": {f"ids.{keep}": {"$exists": True}}},
+        {"$project": {"ids": {"$slice": ["$ids", keep, 1_000_000]}}},
+    ]
+    surplus = durably(lambda: list(collection(InAppEntry).aggregate(pipeline)))
+    return [(row["_id"], entry) for row in surplus for entry in row["ids"]]
+
+
+def _replaced_entries(fanned: Document, follower_ids: Sequence[ObjectId]) -> list[tuple[ObjectId, ObjectId]]:
+    """Entries of the same order that are not the newest of their follower. Entry ids follow from (event, follower)."""
+    if not fanned["order_id"]:
+        return []
+    others = events_of_same_order(fanned)
+    if not others:
+        return []
+    newest_first = sorted([*others, fanned], key=lambda e: (e["executed_at"], e["external_id"]), reverse=True)
+    owners = {
+        follower: [notification_id(e["executed_at"], e["external_id"], follower) for e in newest_first]
+        for follower in follower_ids
+    }
+    wanted = [entry for entries in owners.values() for entry in entries]
+    query = {"_id": {"$in": wanted}}
+    present = durably(lambda: {d["_id"] for d in collection(InAppEntry).find(query, {"_id": 1})})
+    return [
+        (follower, entry)
+        for follower, entries in owners.items()
+        for entry in [e for e in entries if e in present][1:]
+    ]
+
+
+def notifications_of(event_oid: ObjectId, fields: Document) -> Iterable[Document]:
+    """All alerts of one event. Index: notifications_notification (event_id, state)."""
+    return collection(Notification).find({"event_id": event_oid}, fields)

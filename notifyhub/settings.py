@@ -1,0 +1,231 @@
+"""Every setting of NotifyHub, read once from the environment. `.env.example` names them all."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+from pymongo.uri_parser import parse_uri
+
+from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy
+from notifications.validity import ValidityRules
+from notifyhub.environment import Environment, ImproperlyConfigured
+from notifyhub.logs import logging_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment(BASE_DIR / ".env")
+
+# --- Django ------------------------------------------------------------------------------------------------------------
+SECRET_KEY = env.text("DJANGO_SECRET_KEY")
+DEBUG = env.flag("DJANGO_DEBUG")
+ALLOWED_HOSTS = env.texts("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1")
+CSRF_TRUSTED_ORIGINS = env.texts("DJANGO_CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
+    "notifyhub.apps.MongoAdminConfig",
+    "notifyhub.apps.MongoAuthConfig",
+    "notifyhub.apps.MongoContentTypesConfig",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "followers",
+    "notifications",
+    "delivery",  # Before django_dramatiq: its rundramatiq builds on theirs.
+    "django_dramatiq",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "notifyhub.urls"
+ASGI_APPLICATION = "notifyhub.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# Static files are served from the apps' own folders, so that no collectstatic is needed to run.
+WHITENOISE_USE_FINDERS = True
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+# --- MongoDB -----------------------------------------------------------------------------------------------------------
+MONGODB_URL = env.url("MONGODB_URL", {"mongodb", "mongodb+srv"})
+try:
+    _database_name = parse_uri(MONGODB_URL)["database"]
+except Exception as error:
+    raise ImproperlyConfigured(f"MONGODB_URL cannot be read: {error}") from None
+if not _database_name:
+    raise ImproperlyConfigured("MONGODB_URL must end with the database's name, such as …:27017/notifyhub.")
+DATABASES = {
+    "default": {
+        "ENGINE": "django_mongodb_backend",
+        "HOST": MONGODB_URL,
+        "NAME": _database_name,
+        # Majority and journaled is the safe default for everything; statements that may do with less say so.
+        # The timeouts bound how long a lost server holds a worker before the statement is tried again.
+        "OPTIONS": {"w": "majority", "journal": True, "serverSelectionTimeoutMS": 5_000, "tz_aware": False},
+    }
+}
+DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]
+DEFAULT_AUTO_FIELD = "django_mongodb_backend.fields.ObjectIdAutoField"
+MIGRATION_MODULES = {
+    "admin": "notifyhub.migrations.admin",
+    "auth": "notifyhub.migrations.auth",
+    "contenttypes": "notifyhub.migrations.contenttypes",
+}
+
+# --- Redis: live push, presence, shared limits ---------------------------------------------------------------------------
+REDIS_URL = env.url("REDIS_URL", {"redis", "rediss", "unix"})
+CHANNEL_LAYERS = {
+    "default": {
+        # The pub/sub layer keeps its sockets through a Redis restart; the core layer drops them all.
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        # redis-py's own 5 s socket timeout would kill idle subscriptions.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}], "prefix": "notifyhub"},
+    }
+}
+PRESENCE_TTL_SECONDS = env.integer("PRESENCE_TTL_SECONDS", 15, minimum=3)  # Renewed at a third of it.
+
+# --- Dispatch queue ------------------------------------------------------------------------------------------------------
+DRAMATIQ_BROKER_URL = env.url("DRAMATIQ_BROKER_URL", {"redis", "rediss", "sqs"}, default=REDIS_URL)
+SQS_ENDPOINT_URL = env.text("SQS_ENDPOINT_URL", "")  # Empty = Amazon's own.
+SQS_VISIBILITY_TIMEOUT_SECONDS = env.integer("SQS_VISIBILITY_TIMEOUT_SECONDS", 120, minimum=30)
+QUEUE_NAMESPACE = env.text("QUEUE_NAMESPACE", "notifyhub")
+DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
+WORKER_THREADS = env.integer("DRAMATIQ_NTHREADS", 8, minimum=1)  # Per worker process; each holds one batch at a time.
+DRAMATIQ_BROKER = {
+    "BROKER": "delivery.broker.make_broker",
+    "OPTIONS": {"url": DRAMATIQ_BROKER_URL, "namespace": QUEUE_NAMESPACE, "sqs_endpoint_url": SQS_ENDPOINT_URL},
+    # No Retries: whatever is unfinished wakes up from the database, so a second scheduler would only repeat hints.
+    # No TimeLimit: it raises inside running threads; leases and the channels' own timeouts bound the work.
+    "MIDDLEWARE": [
+        "dramatiq.middleware.ShutdownNotifications",
+        "delivery.middleware.UvloopAsyncIO",
+        "dramatiq.middleware.CurrentMessage",
+        "django_dramatiq.middleware.DbConnectionsMiddleware",
+        # After AsyncIO: it opens the vendors' connections in the running event loop.
+        "delivery.middleware.VendorConnections",
+    ],
+}
+
+# --- Kafka ---------------------------------------------------------------------------------------------------------------
+KAFKA_BOOTSTRAP_SERVERS = env.texts("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
+KAFKA_TRADE_TOPIC = env.text("KAFKA_TRADE_TOPIC", "trade.executed")
+KAFKA_GROUP_ID = env.text("KAFKA_GROUP_ID", "notifyhub")
+KAFKA_MAX_POLL_RECORDS = env.integer("KAFKA_MAX_POLL_RECORDS", 500, minimum=1)
+KAFKA_SECURITY_PROTOCOL = env.text("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
+KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "")
+KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME", "")
+KAFKA_SASL_PASSWORD = env.text("KAFKA_SASL_PASSWORD", "")
+KAFKA_SSL_CAFILE = env.text("KAFKA_SSL_CAFILE", "")
+POISON_STOP_COUNT = env.integer("POISON_STOP_COUNT", 1_000, minimum=1)
+POISON_STOP_SECONDS = env.integer("POISON_STOP_SECONDS", 60)
+
+# --- Endpoint addresses at rest ------------------------------------------------------------------------------------------
+# The first key encrypts, all of them decrypt.
+ENDPOINT_ENCRYPTION_KEYS = [
+    env.key_bytes("ENDPOINT_ENCRYPTION_KEYS", key) for key in env.text("ENDPOINT_ENCRYPTION_KEYS").split(",")
+]
+ENDPOINT_HASH_KEY = env.key_bytes("ENDPOINT_HASH_KEY", env.text("ENDPOINT_HASH_KEY"))
+
+# --- Fan-out -------------------------------------------------------------------------------------------------------------
+FAN_OUT_CHUNK = env.integer("FAN_OUT_CHUNK", 2_000, minimum=1)  # Followers per bulk write.
+FAN_OUT_SINGLE_SHARD_MAX = env.integer("FAN_OUT_SINGLE_SHARD_MAX", 5_000, minimum=1)  # Follows; more are sharded.
+INAPP_KEEP = env.integer("INAPP_KEEP", 50, minimum=1)  # Newest in-app entries kept per follower and trader.
+DELIVERY_BATCH = env.integer("DELIVERY_BATCH", 200, minimum=1)  # Deliveries per batch of a channel with a vendor key.
+UNKEYED_BATCH = env.integer("UNKEYED_BATCH", 20, minimum=1)  # Without one: a crash leaves so many in doubt.
+SHARD_MAX_FAILURES = env.integer("SHARD_MAX_FAILURES", 15, minimum=1)
+# How long an alert is worth sending, from executedAt; ValidityRules has the defaults and the reasons.
+VALIDITY: dict[str, Any] = {
+    rule.name: env.integer(f"VALIDITY_{rule.name.upper()}", cast(int, rule.default), minimum=1)
+    for rule in fields(ValidityRules)
+    if rule.name.endswith("_seconds")
+}
+# Before the close, per exchange: SQUARE_OFF_SECONDS_BY_EXCHANGE=XNSE:900,XBOM:900
+VALIDITY["square_off_seconds_by_exchange"] = env.numbers_by_name("SQUARE_OFF_SECONDS_BY_EXCHANGE")
+
+# --- Claims and wake-ups ---------------------------------------------------------------------------------------------------
+LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, minimum=6)  # Renewed at a third of it.
+DISPATCH_INTERVAL_SECONDS = env.number("DISPATCH_INTERVAL_SECONDS", 1.0, minimum=0.05)
+DISPATCH_SWEEP = env.integer("DISPATCH_SWEEP", 1_000, minimum=1)  # Batches and rows looked at per sweep.
+HINTS_MAX = env.integer("HINTS_MAX", 10_000, minimum=1)  # A queue that holds more gets no repeated hints.
+BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
+
+# --- Channels --------------------------------------------------------------------------------------------------------------
+CHANNEL_POLICIES = {
+    name: ChannelPolicy(
+        retry_base_seconds=env.number(f"{name.upper()}_RETRY_BASE_SECONDS", default.retry_base_seconds, minimum=0.001),
+        retry_cap_seconds=env.number(f"{name.upper()}_RETRY_CAP_SECONDS", default.retry_cap_seconds, minimum=0.001),
+        max_attempts=env.integer(f"{name.upper()}_MAX_ATTEMPTS", default.max_attempts, minimum=1),
+        timeout_seconds=env.number(f"{name.upper()}_TIMEOUT_SECONDS", default.timeout_seconds, minimum=0.1),
+        slow_seconds=env.number(f"{name.upper()}_SLOW_SECONDS", default.slow_seconds, minimum=0.01),
+        concurrency=env.integer(f"{name.upper()}_CONCURRENCY", default.concurrency, minimum=1),
+        rate_per_second=env.number(f"{name.upper()}_RATE_PER_SECOND", default.rate_per_second or 0) or None,
+    )
+    for name, default in DEFAULT_POLICIES.items()
+}
+for _name, _policy in CHANNEL_POLICIES.items():
+    if _policy.timeout_seconds >= LEASE_SECONDS:
+        raise ImproperlyConfigured(
+            f"{_name.upper()}_TIMEOUT_SECONDS must be below LEASE_SECONDS ({LEASE_SECONDS}): "
+            "no send may outlive the lease it was started under."
+        )
+
+FCM_BASE_URL = env.origin("FCM_BASE_URL", "https://fcm.googleapis.com")
+FCM_TOKEN_URL = env.url("FCM_TOKEN_URL", {"http", "https"}, default="https://oauth2.googleapis.com/token")
+FCM_CREDENTIALS_FILE = env.text("FCM_CREDENTIALS_FILE", "")
+APNS_BASE_URL = env.origin("APNS_BASE_URL", "")  # Empty = Apple's production or sandbox host, by the endpoint.
+APNS_CA_FILE = env.text("APNS_CA_FILE", "")
+APNS_KEY_FILE = env.text("APNS_KEY_FILE", "")
+APNS_KEY_ID = env.text("APNS_KEY_ID", "")
+APNS_TEAM_ID = env.text("APNS_TEAM_ID", "")
+APNS_TOPIC = env.text("APNS_TOPIC", "")
+TWILIO_BASE_URL = env.origin("TWILIO_BASE_URL", "https://api.twilio.com")
+TWILIO_ACCOUNT_SID = env.text("TWILIO_ACCOUNT_SID", "")
+TWILIO_AUTH_TOKEN = env.text("TWILIO_AUTH_TOKEN", "")
+TWILIO_FROM = env.text("TWILIO_FROM", "")
+DISCORD_BASE_URL = env.origin("DISCORD_BASE_URL", "https://discord.com")
+DISCORD_BOT_TOKEN = env.text("DISCORD_BOT_TOKEN", "")
+ONESIGNAL_BASE_URL = env.origin("ONESIGNAL_BASE_URL", "https://api.onesignal.com")
+ONESIGNAL_APP_ID = env.text("ONESIGNAL_APP_ID", "")
+ONESIGNAL_API_KEY = env.text("ONESIGNAL_API_KEY", "")
+
+# --- Follower tokens -------------------------------------------------------------------------------------------------------
+FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
+# A page that shows one follower's inbox to whoever opens it; for the demo only.
+DEMO_INBOX = env.flag("DEMO_INBOX")
+
+# --- Security --------------------------------------------------------------------------------------------------------------
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", default=not DEBUG)
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+# --- Logs ------------------------------------------------------------------------------------------------------------------
+LOGGING = logging_config(env.text("LOG_LEVEL", "INFO"))
