@@ -16,7 +16,7 @@ import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.errors import ConnectionError as BrokerConnectionError
+from dramatiq.errors import BrokerConnectionError
 from dramatiq_sqs import SQSBroker
 
 from delivery.choices import BatchKind
@@ -116,6 +116,17 @@ class WakingConsumer(_RedisConsumer):
         return self.broker.do_fetch(self.queue_name, self.prefetch - self.outstanding_message_count)
 
 
+def hint(batch: dict[str, Any]) -> dramatiq.Message[Any]:
+    """The message that makes a worker look at a batch. The kind is the name of the actor (delivery/actors.py)."""
+    return dramatiq.Message(
+        queue_name=queue_name(batch["kind"], batch["priority"]),
+        actor_name=batch["kind"],
+        args=(str(batch["_id"]),),
+        kwargs={},
+        options={},
+    )
+
+
 def send_hints(batches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Enqueues one hint per batch. Returns the batches whose hint could not be enqueued; those wake by themselves."""
     broker = dramatiq.get_broker()
@@ -125,9 +136,7 @@ def send_hints(batches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             missed.append(batch)
             continue
         try:
-            actor = broker.get_actor(batch["kind"])
-            hint = actor.message(str(batch["_id"]))
-            broker.enqueue(hint.copy(queue_name=queue_name(batch["kind"], batch["priority"])))
+            broker.enqueue(hint(batch))
         except BROKER_ERRORS as error:
             missed.append(batch)
             logger.warning("The dispatch queue is away; batches wake by themselves.", error=str(error)[:200])

@@ -7,8 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from django.conf import settings
-
 from delivery.channels.policy import ChannelPolicy
 
 
@@ -55,12 +53,3 @@ class Bulkhead:
             finally:
                 del self._started[send]
 
-
-_bulkheads: dict[str, Bulkhead] = {}
-
-
-def bulkhead(channel: str) -> Bulkhead:
-    """The process's bulkhead of a channel. To be called in the worker's event loop."""
-    if channel not in _bulkheads:
-        _bulkheads[channel] = Bulkhead(settings.CHANNEL_POLICIES[channel], settings.WORKER_THREADS)
-    return _bulkheads[channel]

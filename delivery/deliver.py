@@ -13,12 +13,11 @@ from bson import ObjectId
 from django.conf import settings
 
 from delivery import statements as batches
-from delivery.bulkhead import bulkhead
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.lease import Lease, LeaseLost, claim
 from delivery.outcomes import end_without_attempt, never_started, patch_for
 from delivery.statements import Patch
-from delivery.vendors import open_channel
+from delivery.vendors import Vendor, open_vendor
 from followers import clock
 from followers import statements as followers
 from followers.encryption import UnknownKey, decrypt
@@ -49,35 +48,42 @@ async def deliver_batch(batch_id: ObjectId) -> None:
     head = await asyncio.to_thread(batches.batch_head, batch_id)
     if head is None or head["token"] is not None:
         return
-    gate = bulkhead(head["channel"])
-    if not gate.admits:
+    vendor = open_vendor(head["channel"])
+    if vendor is None:
+        await asyncio.to_thread(_skip, batch_id)
+        return
+    if not vendor.bulkhead.admits:
         wait = timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         await asyncio.to_thread(batches.postpone, batch_id, clock.now() + wait)
         return
-    async with gate.batch():
+    async with vendor.bulkhead.batch():
         lease = await asyncio.to_thread(claim, batch_id, settings.LEASE_SECONDS)
         if lease is not None:
             structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
-            await _deliver(lease)
+            await _deliver(lease, vendor)
 
 
-async def _deliver(lease: Lease) -> None:
+def _skip(batch_id: ObjectId) -> None:
+    """The channel lost its credentials since the fan-out: what it was to send is skipped."""
+    lease = claim(batch_id, settings.LEASE_SECONDS)
+    if lease is not None:
+        rows, is_whole = load_rows(lease.batch)
+        patches = [end_without_attempt(row["_id"], DeliveryState.SKIPPED, Reason.CHANNEL_OFF) for row in rows]
+        _record(lease, patches, is_whole)
+
+
+async def _deliver(lease: Lease, vendor: Vendor) -> None:
     batch = lease.batch
-    channel = open_channel(batch["channel"])
-    if channel is None:
-        await asyncio.to_thread(batches.end_rows, batch, DeliveryState.SKIPPED, Reason.CHANNEL_OFF)
-        await asyncio.to_thread(batches.finish, batch, clock.now())
-        return
     try:
         rows, is_whole = await asyncio.to_thread(load_rows, batch)
-        planned, patches = await asyncio.to_thread(plan, batch, rows, channel)
+        planned, patches = await asyncio.to_thread(plan, batch, rows, vendor.channel)
     except Exception as error:
         # Nothing was sent: the batch goes back as it was, and somebody tries again.
         logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         await asyncio.to_thread(batches.give_back, batch, again, f"{type(error).__name__}: {error}", True)
         return
-    patches += await _send_all(lease, channel, planned)
+    patches += await _send_all(lease, vendor, planned)
     await asyncio.to_thread(_record, lease, patches, is_whole)
 
 
@@ -159,11 +165,11 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
     )
 
 
-async def _send_all(lease: Lease, channel: Channel, planned: list[Planned]) -> list[Patch]:
+async def _send_all(lease: Lease, vendor: Vendor, planned: list[Planned]) -> list[Patch]:
     """Sends concurrently while the lease is kept alive. One patch per delivery."""
     keeper = asyncio.create_task(_keep(lease))
     try:
-        return list(await asyncio.gather(*(_send(lease, channel, item) for item in planned)))
+        return list(await asyncio.gather(*(_send(lease, vendor, item) for item in planned)))
     finally:
         keeper.cancel()
 
@@ -182,8 +188,9 @@ async def _keep(lease: Lease) -> None:
             logger.exception("A lease could not be renewed.", batch=str(lease.batch["_id"]))
 
 
-async def _send(lease: Lease, channel: Channel, item: Planned) -> Patch:
-    async with bulkhead(channel.name).slot():
+async def _send(lease: Lease, vendor: Vendor, item: Planned) -> Patch:
+    channel = vendor.channel
+    async with vendor.bulkhead.slot():
         at = clock.now()
         # No send starts that could outlive its lease: after a pause of this process somebody else may hold the row.
         if not lease.covers(channel.policy.timeout_seconds):

@@ -112,7 +112,7 @@ def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, swee
         return
     sweep.taken_over += 1
     if batch["kind"] == BatchKind.FAN_OUT:
-        logger.warning("A worker died in a fan-out shard; it is run again.", event=str(batch["event"]), shard=batch["shard"])
+        logger.warning("A worker died in a fan-out shard; it is run again.", batch=str(batch["_id"]), shard=batch["shard"])
         fail_shard(lease.batch, f"The lease of {batch['worker']} ran out.")
         return
     settle_orphans(lease, now)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import structlog
+from dataclasses import dataclass
+
 from django.conf import settings
 
+from delivery.bulkhead import Bulkhead
 from delivery.channels.base import Channel
 from delivery.channels.registry import configured_channels
 
-logger = structlog.get_logger(__name__)
 
-_open: dict[str, Channel] = {}
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """An open channel and its share of this process."""
+
+    channel: Channel
+    bulkhead: Bulkhead
+
+
+_open: dict[str, Vendor] = {}
 
 
 async def open_channels() -> None:
@@ -19,16 +28,16 @@ async def open_channels() -> None:
         return
     for name, channel in configured_channels(settings).items():
         await channel.open()
-        _open[name] = channel
+        _open[name] = Vendor(channel, Bulkhead(channel.policy, settings.WORKER_THREADS))
 
 
 async def close_channels() -> None:
     """Closes the vendors' connections. What is in flight must have ended."""
     while _open:
-        _, channel = _open.popitem()
-        await channel.close()
+        _, vendor = _open.popitem()
+        await vendor.channel.close()
 
 
-def open_channel(name: str) -> Channel | None:
-    """The open channel of that name; None where it has no credentials here."""
-    return _open.get(name)
+def open_vendor(channel: str) -> Vendor | None:
+    """The open vendor of a channel; None where it has no credentials here."""
+    return _open.get(channel)

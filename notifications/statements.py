@@ -244,9 +244,10 @@ def insert_entries(documents: list[Document]) -> None:
 def prune_entries(fanned: Document, follower_ids: Sequence[ObjectId], keep: int, now: datetime) -> list[tuple[ObjectId, ObjectId]]:
     """Removes what is outdated for these followers of one trader; run after the insert of the event's own entries.
 
-    Outdated = expired, replaced by a newer entry of the same instrument and order, or beyond the newest `keep` by
-    order. Two trades fanned out at once leave the same entries whichever comes last. Returns (follower, entry) of
-    each entry that was removed, for the live push.
+    Outdated = replaced by a newer entry of the same instrument and order, or beyond the newest `keep` by order. Two
+    trades fanned out at once leave the same entries whichever comes last. Expired entries are outdated too, and do
+    not count; reads leave them out and the TTL index removes them. Returns (follower, entry) of each entry that was
+    removed, for the live push.
 
     Index: notifications_inappentry (trader_id, follower_id, executed_at, event_key, expires_at, _id), which covers it.
     """

@@ -1,15 +1,21 @@
-"""Fixtures that every test shares: real servers, a database per worker that is emptied after each test."""
+"""Fixtures that every test shares: real servers, a database that is emptied after each test, the sandbox vendors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import TransactionTestCase
 
+from devstack.stack import Stack
+from devstack.vendors.client import Sandbox
+from devstack.vendors.process import VendorProcess
+
 KEPT_COLLECTIONS = {"django_migrations", "django_content_type", "auth_permission"}
+VENDORS = ("apns", "fcm", "twilio", "discord", "onesignal")
 
 
 def _empty_collections(self: Any) -> None:
@@ -25,3 +31,30 @@ def _quick_teardown() -> Iterator[None]:
     TransactionTestCase._fixture_teardown = _empty_collections  # type: ignore[method-assign]
     yield
     TransactionTestCase._fixture_teardown = original  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(stack: Stack) -> None:
+    """The test database lives on the tests' own servers: they must run before Django connects."""
+
+
+@pytest.fixture(scope="session")
+def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorProcess]:
+    """The sandbox vendors, once a session."""
+    directory: Path = tmp_path_factory.mktemp("vendors")
+    with VendorProcess(directory) as process:
+        yield process
+
+
+@pytest.fixture
+def vendors(vendor_process: VendorProcess, settings: Any) -> Iterator[Sandbox]:
+    """Well-behaved vendors with nothing accepted yet, and the settings that make every channel use them."""
+    for name, value in vendor_process.env.items():
+        setattr(settings, name, value)
+    sandbox = vendor_process.sandbox
+    sandbox.reset()
+    for vendor in VENDORS:
+        sandbox.behave_well(vendor)
+    yield sandbox
+    for vendor in VENDORS:
+        sandbox.behave_well(vendor)

@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 from django.core.management.base import BaseCommand, CommandParser
 
-import delivery.actors  # noqa: F401  Declares the actors that hints name.
 from delivery import dispatcher
 from followers import clock
 

@@ -1,0 +1,33 @@
+# NotifyHub. Every target makes .venv/ if it is missing or out of date, and is quick when there is nothing to do.
+PYTHON ?= python3
+FOLLOWERS ?= 5000
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test stack lint bench install clean
+
+demo: install  ## Everything at once: servers, followers, processes, trades; watch alerts arrive.
+	@$(RUN) -m devstack.demo --followers $(FOLLOWERS)
+
+test: install  ## All tests, against real servers of their own.
+	@$(RUN) -m pytest $(ARGS)
+
+stack: install  ## Only the servers, until Ctrl-C; settings for the processes in $$DEVSTACK_DIR/env.
+	@$(RUN) -m devstack
+
+lint: install  ## Style, types, and what Django itself checks.
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(RUN) -m mypy .
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "NotifyHub needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing Python packages into $(VENV)/ (about a minute, once) …"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:  ## Removes the dev stack's data; packages stay.
+	rm -rf .devstack

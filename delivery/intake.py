@@ -1,0 +1,226 @@
+"""Taking trades in: from Kafka messages to stored trade events with their fan-out batches, or to rejected events.
+
+Every write here is idempotent and precedes the commit of the offsets. So a crash between any two steps is repaired by
+the redelivery: the same messages lead to the same documents, and what is stored already stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import structlog
+from bson import ObjectId
+from django.conf import settings
+
+from delivery.broker import send_hints
+from delivery.intake_documents import (
+    AcceptedEvent,
+    Document,
+    Headers,
+    IncomingMessage,
+    Rejection,
+    decode_headers,
+    event_document,
+    milliseconds,
+    rejected_document,
+    utc,
+)
+from delivery.statements import insert_batches, shard_batch
+from followers.statements import audience_size_up_to, traders_by_external_id
+from notifications.choices import FanOutState
+from notifications.events import InvalidEvent, correlation_id_of, parse_event
+from notifications.models import RejectedEvent
+from notifications.statements import event_id, store_events, store_rejected
+from notifications.validity import expires_at, validity_rules
+
+logger = structlog.get_logger(__name__)
+
+LARGE_AUDIENCE_SHARDS: Final = 64
+"""Shards of an audience that is too large for one; each is a fixed range of `Follow.bucket`."""
+
+INTERNAL_ERROR: Final = "internal_error"
+"""The code of a message that tripped an error of our own; it can be replayed once that is repaired."""
+
+
+class Outcome(StrEnum):
+    """What became of a message; the label of `notifyhub_events_total`."""
+
+    ACCEPTED = "accepted"  # Stored; its fan-out is ahead.
+    DUPLICATE = "duplicate"  # Stored before under the same event id; the first one stays.
+    EXPIRED = "expired"  # Stored; its validity was over when it came.
+    UNKNOWN_TRADER = "unknown_trader"  # Stored; nobody can follow a trader who is not known.
+    REJECTED = "rejected"  # Not a trade event; set aside with its reason.
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What one poll brought."""
+
+    outcomes: Counter[Outcome]
+    trailing_rejects: int  # Rejected messages after the last good one; all of them if there was none.
+    batches: list[Document] = field(default_factory=list)  # Fan-out batches whose hints are to be enqueued.
+
+    @property
+    def total(self) -> int:
+        return self.outcomes.total()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What became of rejected messages that were tried again. Those replayed earlier are in neither figure."""
+
+    accepted: int
+    still_rejected: int
+
+
+def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
+    """Store what a poll brought: events with their fan-out batches, and rejects with their reasons.
+
+    Returns once everything is on the disks of the majority; the offsets may be committed from then on. The hints of
+    the returned batches are enqueued by the caller.
+
+    Parameters
+    ----------
+    messages
+        In the order in which they were polled. The same event id may stand in several: the first one counts.
+    now
+        Aware UTC; the time of receipt.
+
+    Raises
+    ------
+    pymongo.errors.PyMongoError
+        Nothing may be committed; the same messages are to be taken in again.
+    """
+    now = milliseconds(now)
+    read = [(message, _read(message.value, message.headers, message.key)) for message in messages]
+    outcomes, batches = _store_accepted([result for _, result in read if isinstance(result, AcceptedEvent)], now)
+    rejected = [(message, result) for message, result in read if isinstance(result, Rejection)]
+    if rejected:
+        store_rejected([rejected_document(message, result, now) for message, result in rejected])
+        outcomes[Outcome.REJECTED] += len(rejected)
+    for message, result in rejected:
+        logger.warning(
+            "A message is not a trade event and was set aside.",
+            correlation_id=correlation_id_of(message.headers),
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            code=result.code,
+            reason=result.reason,
+        )
+    return Intake(outcomes, _trailing_rejects([result for _, result in read]), batches)
+
+
+def replay_rejected(ids: Iterable[ObjectId], now: datetime) -> ReplayResult:
+    """Read rejected messages again, by the rules of this release, and take in those that are events now.
+
+    An accepted one goes the way of a message from Kafka, its age included: an old one becomes an expired event. One
+    that is still bad keeps its place, with the reason found now. Hints are enqueued here.
+    """
+    now = milliseconds(now)
+    accepted: list[tuple[RejectedEvent, AcceptedEvent]] = []
+    still_rejected = 0
+    for row in RejectedEvent.objects.filter(pk__in=list(ids), replayed_at=None).order_by("received_at", "offset"):
+        result = _read(_bytes(row.value), decode_headers(row.headers), _bytes(row.key))
+        if isinstance(result, AcceptedEvent):
+            accepted.append((row, result))
+            continue
+        still_rejected += 1
+        RejectedEvent.objects.filter(pk=row.pk).update(code=result.code, reason=result.reason)
+    _, batches = _store_accepted([result for _, result in accepted], now)
+    # Marked last: a crash before this line leaves the row to be replayed again, which then finds a duplicate.
+    for row, result in accepted:
+        RejectedEvent.objects.filter(pk=row.pk, replayed_at=None).update(
+            replayed_at=now, replayed_as=result.event.event_id
+        )
+    send_hints(batches)
+    return ReplayResult(accepted=len(accepted), still_rejected=still_rejected)
+
+
+# --- Reading --------------------------------------------------------------------------------------------------------
+def _read(value: bytes | None, headers: Headers, key: bytes | None) -> AcceptedEvent | Rejection:
+    try:
+        event = parse_event(value, headers, key)
+        return AcceptedEvent(event, (value or b"").decode("utf-8"), expires_at(event, validity_rules()))
+    except InvalidEvent as error:
+        return Rejection(error.code.value, error.detail)
+    except Exception as error:
+        # Whatever else goes wrong concerns this message; it must not hold up everybody else's trades for ever.
+        logger.exception("A message could not be read.", correlation_id=correlation_id_of(headers))
+        return Rejection(INTERNAL_ERROR, f"{type(error).__name__}: {error}"[:500])
+
+
+def _trailing_rejects(results: Sequence[AcceptedEvent | Rejection]) -> int:
+    for count, result in enumerate(reversed(results)):
+        if isinstance(result, AcceptedEvent):
+            return count
+    return len(results)
+
+
+# --- Storing --------------------------------------------------------------------------------------------------------
+def _store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Counter[Outcome], list[Document]]:
+    """Store events and the shard batches of those that wait for their fan-out."""
+    outcomes: Counter[Outcome] = Counter()
+    if not accepted:
+        return outcomes, []
+    documents = _event_documents(accepted, now)
+    stored = store_events(list(documents.values()))
+    outcomes[Outcome.DUPLICATE] += len(accepted) - len(documents)
+    batches: list[Document] = []
+    for oid, document in documents.items():
+        found = stored[oid]
+        outcome = _outcome(found, is_new=utc(found["received_at"]) == now)
+        outcomes[outcome] += 1
+        logger.debug("A trade was taken in.", **_names(found), outcome=outcome.value)
+        if found["state"] == FanOutState.PENDING:
+            # Also for a duplicate: whoever stored it first may have died before this step.
+            missing = set(range(found["shards"])) - set(found["shards_done"])
+            batches += [shard_batch(found, shard, now) for shard in sorted(missing)]
+        if outcome is Outcome.EXPIRED:
+            logger.info(
+                "A trade had expired when it came.", **_names(found), expires_at=document["expires_at"].isoformat()
+            )
+        if outcome is Outcome.UNKNOWN_TRADER:
+            logger.info("A trade of a trader who is not known.", **_names(found), trader_id=found["trader_external_id"])
+    insert_batches(batches)
+    return +outcomes, batches
+
+
+def _outcome(stored: Document, is_new: bool) -> Outcome:
+    if not is_new:
+        return Outcome.DUPLICATE
+    if stored["state"] == FanOutState.EXPIRED:
+        return Outcome.EXPIRED
+    return Outcome.UNKNOWN_TRADER if stored["trader_id"] is None else Outcome.ACCEPTED
+
+
+def _names(stored: Document) -> dict[str, str]:
+    return {"correlation_id": stored["correlation_id"], "event_id": stored["external_id"]}
+
+
+def _event_documents(accepted: Sequence[AcceptedEvent], now: datetime) -> dict[ObjectId, Document]:
+    """The documents by id, the first of each event id only."""
+    first: dict[ObjectId, AcceptedEvent] = {}
+    for one in accepted:
+        first.setdefault(event_id(one.event.event_id), one)
+    traders = traders_by_external_id(one.event.trader_id for one in first.values())
+    alive = {one.event.trader_id for one in first.values() if one.expires_at > now}
+    shards = {name: _shards(trader) for name, trader in traders.items() if name in alive}
+    return {
+        oid: event_document(oid, one, traders.get(one.event.trader_id), shards.get(one.event.trader_id, 1), now)
+        for oid, one in first.items()
+    }
+
+
+def _shards(trader: Document) -> int:
+    limit: int = settings.FAN_OUT_SINGLE_SHARD_MAX
+    return 1 if audience_size_up_to(trader["_id"], limit + 1) <= limit else LARGE_AUDIENCE_SHARDS
+
+
+def _bytes(stored: bytes | memoryview | None) -> bytes | None:
+    return None if stored is None else bytes(stored)

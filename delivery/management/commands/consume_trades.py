@@ -1,0 +1,39 @@
+"""`manage.py consume_trades`: take executed trades in from Kafka until SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime
+from threading import Event
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+import delivery.actors  # noqa: F401  # Hints are enqueued by the actors' names.
+from delivery.consumer import TradeConsumer, UnreadableRecordError, take_in_and_hint
+from delivery.kafka import connection_options
+from delivery.poison import PoisonLimitError
+from notifications.calendars import preload
+
+PRELOADED_EXCHANGES = ("XNSE", "XNYS")
+"""Loading the first calendar takes a second, which no trade should have to wait."""
+
+
+class Command(BaseCommand):
+    help = "Take executed trades in from Kafka, until SIGTERM or Ctrl-C. Several may run side by side."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = Event()
+
+        def told_to_stop(number: int, frame: FrameType | None) -> None:
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, told_to_stop)
+        preload(PRELOADED_EXCHANGES, datetime.now(UTC))
+        connection_options()  # A wrong setting is worth a line now, not at every try to connect.
+        try:
+            TradeConsumer(stop, take_in_and_hint).run()
+        except (PoisonLimitError, UnreadableRecordError) as error:
+            raise CommandError(str(error)) from error

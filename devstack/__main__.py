@@ -1,0 +1,81 @@
+"""``python -m devstack``: run the servers in the foreground until Ctrl-C or SIGTERM."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from devstack.errors import DevstackError
+from devstack.progress import progress_for
+from devstack.servers import SERVERS
+from devstack.stack import Stack
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_DIRECTORY = PROJECT_ROOT / ".devstack"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the servers; return the exit status: 0 when told to stop, 1 when one failed or the folder is in use."""
+    options = _parse(arguments)
+    output, errors = Console(), Console(stderr=True)
+    stack = Stack(options.directory, options.servers or tuple(SERVERS), progress_for(output))
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Ignored under nohup, which means to outlive the terminal.
+        signals.append(signal.SIGHUP)
+    _interrupt_on(signals)
+    began = time.monotonic()
+    try:
+        with stack:
+            seconds = time.monotonic() - began
+            output.print(f"Ready in {seconds:.1f} s. Settings: {stack.env_path}  (Ctrl-C stops)", soft_wrap=True)
+            stack.wait()
+    except KeyboardInterrupt:
+        output.print("Stopped.")
+        return 0
+    except DevstackError as error:
+        errors.print(f"devstack: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
+    parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"only these of: {', '.join(SERVERS)}")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(os.environ.get("DEVSTACK_DIR") or DEFAULT_DIRECTORY),
+        help="the state folder (default: $DEVSTACK_DIR, else .devstack/ in the project's root)",
+    )
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.servers) - set(SERVERS))
+    if unknown:
+        parser.error(f"unknown server {', '.join(unknown)}; choose from {', '.join(SERVERS)}")
+    return options
+
+
+def _interrupt_on(signals: list[signal.Signals]) -> None:
+    """Let the first signal raise KeyboardInterrupt wherever the main thread is; a second one leaves at once.
+
+    Leaving at once is safe: the kernel kills the servers with this process.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, leave)
+        raise KeyboardInterrupt
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(128 + number)
+
+    for each in signals:
+        signal.signal(each, interrupt)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The admin of events, those that were taken in and those that were rejected: for reading only.
+
+Both are registered in delivery.admin, which adds what can be done about them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from followers.admin_base import (
+    EMPTY,
+    EPOCH,
+    ReadOnlyModelAdmin,
+    link,
+    list_link,
+    moment,
+    moment_column,
+    plain,
+    preformatted,
+)
+from followers.models import Trader
+from notifications.admin_tables import labelled, outcome_table, state_badge
+from notifications.choices import FanOutState, Priority
+from notifications.event_json import RejectCode
+from notifications.models import Notification, RejectedEvent, TradeEvent
+from notifications.statements import event_id
+
+
+class FanOutStateFilter(admin.SimpleListFilter):
+    """Index: notifications_tradeevent (state, received_at, _id)."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(s.value, str(s.label)) for s in FanOutState]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[TradeEvent]) -> QuerySet[TradeEvent]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+class TradeEventAdmin(ReadOnlyModelAdmin):
+    list_display = ("external_id", "received", "trader_id_", "symbol", "side", "action", "quantity_", "urgency", "progress")
+    list_filter = (FanOutStateFilter,)
+    ordering = ("-received_at", "-id")
+    search_fields = ("external_id",)
+    search_help_text = "Event id, correlation id, or external id of a trader"
+    deferred_in_list = ("payload",)
+    fieldsets = (
+        (None, {"fields": ("external_id", "correlation_id", "trader_link", "progress", "outcomes", "alerts")}),
+        ("Times", {"fields": ("executed", "received", "expires", "fanned_out")}),
+        (
+            "Trade",
+            {
+                "fields": (
+                    "instrument", "symbol", "exchange", "product_type", "expiry_date", "strike", "right", "side", "action",
+                    "quantity", "price", "currency", "order_id", "urgency",
+                )
+            },
+        ),  # fmt: skip
+        (
+            "Sizing",
+            {
+                "fields": (
+                    "trader_portfolio", "quantity_step", "min_quantity", "min_notional", "contract_multiplier",
+                    "position_before", "position_after", "closes_position", "exit_fraction",
+                )
+            },
+        ),  # fmt: skip
+        ("As it came", {"fields": ("message",)}),
+    )
+    readonly_fields = (
+        "trader_link", "progress", "outcomes", "alerts", "executed", "received", "expires", "fanned_out", "urgency", "message",
+    )  # fmt: skip
+
+    def found_by(self, term: str) -> Q:
+        event = Q(pk=event_id(term)) | Q(correlation_id=term)  # An event's id follows from the engine's.
+        trader = Trader.objects.filter(external_id=term).values_list("pk", flat=True).first()
+        return event | Q(trader_id=trader) if trader is not None else event
+
+    @admin.display(description="Trader")
+    def trader_id_(self, event: TradeEvent) -> SafeString:
+        return link(Trader, event.trader_id, event.trader_external_id)  # type: ignore[attr-defined]
+
+    trader_link = trader_id_
+
+    @admin.display(description="Quantity")
+    def quantity_(self, event: TradeEvent) -> str:
+        return plain(event.quantity)
+
+    @admin.display(description="Priority")
+    def urgency(self, event: TradeEvent) -> SafeString:
+        return labelled(Priority, event.priority)
+
+    @admin.display(description="Fan-out")
+    def progress(self, event: TradeEvent) -> SafeString:
+        label = str(FanOutState(event.state).label)
+        if event.state in {FanOutState.PENDING, FanOutState.FAILED}:
+            label += f", {len(event.shards_done)} of {event.shards} shards done"
+        return state_badge("failed" if event.state == FanOutState.FAILED else event.state, label)
+
+    @admin.display(description="Outcomes")
+    def outcomes(self, event: TradeEvent) -> SafeString:
+        return outcome_table(event)
+
+    @admin.display(description="Alerts")
+    def alerts(self, event: TradeEvent) -> SafeString:
+        return list_link(Notification, "Show the alerts of this event", event__id__exact=event.pk)
+
+    executed = moment_column("executed_at", "Executed")
+    received = moment_column("received_at", "Received")
+    expires = moment_column("expires_at", "Expires")
+    fanned_out = moment_column("fanned_out_at", "Fanned out")
+    @admin.display(description="Message")
+    def message(self, event: TradeEvent) -> SafeString:
+        return preformatted(event.payload)
+
+
+class RejectCodeFilter(admin.SimpleListFilter):
+    """Index: notifications_rejectedevent (code, _id)."""
+
+    title = "code"
+    parameter_name = "code"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(code.value, code.value) for code in RejectCode] + [("internal_error", "internal_error")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RejectedEvent]) -> QuerySet[RejectedEvent]:
+        return queryset.filter(code=self.value()) if self.value() else queryset
+
+
+class ReplayedFilter(admin.SimpleListFilter):
+    """Index: notifications_rejectedevent (replayed_at, _id)."""
+
+    title = "replay"
+    parameter_name = "replayed"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("no", "Not replayed"), ("yes", "Replayed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RejectedEvent]) -> QuerySet[RejectedEvent]:
+        if self.value() == "no":
+            return queryset.filter(replayed_at=None)
+        return queryset.filter(replayed_at__gt=EPOCH) if self.value() == "yes" else queryset
+
+
+class RejectedEventAdmin(ReadOnlyModelAdmin):
+    list_display = ("position", "received", "code", "short_reason", "replayed")
+    list_filter = (ReplayedFilter, RejectCodeFilter)
+    ordering = ("-id",)
+    deferred_in_list = ("value", "key", "headers")  # A message may have a megabyte.
+    fields = ("position", "received", "code", "reason", "replayed", "key_text", "headers", "message")
+    readonly_fields = ("position", "received", "replayed", "key_text", "message")
+
+    @admin.display(description="Topic / partition @ offset")
+    def position(self, rejected: RejectedEvent) -> str:
+        return f"{rejected.topic} / {rejected.partition} @ {rejected.offset}"
+
+    received = moment_column("received_at", "Received")
+    @admin.display(description="Reason")
+    def short_reason(self, rejected: RejectedEvent) -> str:
+        return rejected.reason if len(rejected.reason) <= 120 else f"{rejected.reason[:120]}…"
+
+    @admin.display(description="Replayed")
+    def replayed(self, rejected: RejectedEvent) -> SafeString | str:
+        if rejected.replayed_at is None:
+            return EMPTY
+        event = rejected.replayed_as
+        return link(TradeEvent, event_id(event), f"{moment(rejected.replayed_at)} as {event}")
+
+    @admin.display(description="Key")
+    def key_text(self, rejected: RejectedEvent) -> str:
+        return EMPTY if rejected.key is None else bytes(rejected.key).decode(errors="replace")
+
+    @admin.display(description="Message, bytes that are not UTF-8 replaced")
+    def message(self, rejected: RejectedEvent) -> SafeString:
+        return preformatted(bytes(rejected.value or b"").decode(errors="replace"))

@@ -1,0 +1,170 @@
+"""The inbox's WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+from bson import ObjectId
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from followers import clock
+from notifications import frames, inbox, live, tokens
+from notifications.frames import Ack, ErrorCode, FrameError, Read, RemovalReason, Resume
+from notifications.sockets import Sockets, sockets_of_this_process
+
+logger = structlog.get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SUBPROTOCOL = "notifyhub.v1"
+CLOSE_UNAUTHORISED = 4401  # The reason is the token error's code.
+CLOSE_TRY_AGAIN_LATER = 1013
+
+
+class InboxConsumer(AsyncWebsocketConsumer):
+    """One socket of one follower. `notifications.frames` describes what is said on it.
+
+    A client offers two subprotocols, `notifyhub.v1` and its follower token, in any order; the server selects the first,
+    so that the token is in no answer and in no address. A bad token is told after the handshake, by close code 4401: a
+    refusal before it would show as HTTP 403, without a reason. The socket ends with its token, likewise by 4401; a
+    client then gets a new token, connects and resumes, and misses nothing.
+
+    On connect the client is told its unread count. What it missed it asks for by `resume`, naming the `created_at` of
+    the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has.
+    """
+
+    follower_id: ObjectId
+    missed_since: datetime | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sockets: Sockets | None = None
+        self._registered = False
+        self._waiting: Resume | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._is_accepted = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except RedisError as error:
+            logger.warning("Redis is away; a socket is closed.", error=str(error)[:200])
+            if not self._is_accepted:
+                await send({"type": "websocket.accept", "subprotocol": _selected(scope["subprotocols"])})
+            await send({"type": "websocket.close", "code": CLOSE_TRY_AGAIN_LATER})
+
+    async def connect(self) -> None:
+        await self.accept(_selected(self.scope["subprotocols"]))
+        self._is_accepted = True
+        try:
+            claims = tokens.verify(_offered_token(self.scope["subprotocols"]))
+        except tokens.TokenError as error:
+            await self.close(CLOSE_UNAUTHORISED, error.code.value)
+            return
+        self.follower_id = claims.follower_id
+        seconds = (claims.expires_at - clock.now()).total_seconds()
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self._end_with_token)
+        self._sockets = sockets_of_this_process()
+        await self._sockets.add(self)
+
+    async def disconnect(self, code: int) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._sockets is not None:
+            await self._sockets.remove(self)
+
+    def _end_with_token(self) -> None:
+        self._closing = asyncio.create_task(self.close(CLOSE_UNAUTHORISED, tokens.TokenErrorCode.EXPIRED.value))
+
+    # --- From our own processes --------------------------------------------------------------------------------------
+    async def inbox_frame(self, event: dict[str, Any]) -> None:
+        """A frame for this follower."""
+        await self.send(event["text"])
+
+    async def inbox_registered(self, event: dict[str, Any]) -> None:
+        """This socket hears what is pushed from now on: the time to read the inbox, and not before."""
+        if event["socket"] != self.channel_name or self._sockets is None:
+            return
+        self._registered = True
+        await self._carry_out(self._catch_up(self._sockets))
+
+    async def _catch_up(self, sockets: Sockets) -> None:
+        """Sends the present state. Unless it comes to its end, the next renewal has it done again."""
+        missed_since = self.missed_since
+        await self._send_frame(frames.unread_count(await _in_thread(inbox.unread_count)(self.follower_id, clock.now())))
+        if missed_since is not None:
+            await self._resume(Resume(missed_since))
+        if self._waiting is not None:
+            await self._resume(self._waiting)
+            self._waiting = None
+        sockets.confirm(self, missed_since)
+
+    # --- From the client ---------------------------------------------------------------------------------------------
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self._sockets is None:
+            return  # Refused; the close is on its way.
+        try:
+            frame = frames.parse(text_data)
+        except FrameError as error:
+            await self._send_frame(frames.error(error.code, str(error)))
+            return
+        match frame:
+            case Ack():
+                await self._carry_out(self._acknowledge(frame))
+            case Read():
+                await self._carry_out(self._read(frame))
+            case Resume() if self._registered:
+                await self._carry_out(self._resume(frame))
+            case Resume():
+                self._waiting = frame  # Answered as soon as this socket is registered; the latest one counts.
+
+    async def _carry_out(self, step: Any) -> None:
+        """Runs a step that needs the database; while that is away the client is told, and the socket stays."""
+        try:
+            await step
+        except FrameError as error:
+            await self._send_frame(frames.error(error.code, str(error)))
+        except PyMongoError as error:
+            logger.warning("MongoDB is away; an app is told to try again.", error=str(error)[:200])
+            await self._send_frame(frames.error(ErrorCode.UNAVAILABLE, "Try again in a moment."))
+
+    async def _acknowledge(self, frame: Ack) -> None:
+        if not await _in_thread(inbox.acknowledge)(self.follower_id, frame.id, clock.now()):
+            raise FrameError(ErrorCode.NOT_FOUND, f"There is no alert {frame.id}.")
+
+    async def _read(self, frame: Read) -> None:
+        if not await _in_thread(inbox.mark_read)(self.follower_id, frame.id, clock.now()):
+            raise FrameError(ErrorCode.NOT_FOUND, f"There is no entry {frame.id} in the inbox.")
+        await _in_thread(live.push_unread_count)(self.follower_id)
+
+    async def _resume(self, frame: Resume) -> None:
+        for entry in await _in_thread(inbox.gone)(self.follower_id, frame.known, clock.now()) if frame.known else ():
+            await self._send_frame(frames.removed(entry, RemovalReason.OUTDATED))
+        pages = inbox.pages_since(self.follower_id, frame.since, clock.now())
+        while page := await _in_thread(next)(pages, None):
+            for entry in page:
+                await self._send_frame(frames.created(entry))
+
+    async def _send_frame(self, frame: dict[str, Any]) -> None:
+        await self.send(frames.encode(frame))
+
+
+def _in_thread(function: Callable[P, T]) -> Callable[P, Any]:
+    """Runs in a thread of the pool: the default would queue all sockets of the process behind one thread."""
+    return database_sync_to_async(function, thread_sensitive=False)
+
+
+def _selected(offered: list[str]) -> str | None:
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+
+def _offered_token(offered: list[str]) -> str:
+    """The subprotocol that has a JWT's three parts; empty if there is none."""
+    return next((protocol for protocol in offered if protocol.count(".") == 2), "")

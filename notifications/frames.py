@@ -1,0 +1,151 @@
+"""What the inbox's WebSocket says and understands: JSON objects with a `type`.
+
+Server to client:
+  {"type": "notification.created", "id", "created_at", "expires_at", "read_at", "payload": {…}}
+  {"type": "notification.removed", "id", "reason"}
+  {"type": "unread_count.changed", "count"}
+  {"type": "error", "code", "message"}
+Client to server:
+  {"type": "ack", "id"}                      The alert has arrived.
+  {"type": "read", "id"}                     A person has seen it.
+  {"type": "resume", "since", "known": […]}  What came after `since`? `known` (optional, at most 500 ids): of these,
+                                             those that are gone are answered by `notification.removed`.
+Ids are 24 hexadecimal characters, times RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from bson import ObjectId
+
+from followers.clock import as_utc
+
+MAX_FRAME_BYTES = 16_384
+MAX_KNOWN_IDS = 500
+
+
+class ErrorCode(StrEnum):
+    """Stable words: apps act on them."""
+
+    FRAME_TOO_LARGE = "frame_too_large"
+    INVALID_FRAME = "invalid_frame"  # Not a JSON object in a text frame.
+    UNKNOWN_TYPE = "unknown_type"
+    INVALID_ID = "invalid_id"
+    INVALID_SINCE = "invalid_since"
+    NOT_FOUND = "not_found"  # Not in this follower's inbox, or no longer.
+    UNAVAILABLE = "unavailable"  # The database is away; try again.
+
+
+class RemovalReason(StrEnum):
+    OUTDATED = "outdated"  # Expired, replaced by a newer one, or beyond the number that is kept.
+
+
+class FrameError(Exception):
+    """A client's frame that cannot be carried out."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    id: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    id: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    since: datetime  # Aware UTC.
+    known: tuple[ObjectId, ...] = ()
+
+
+def parse(text: str | None) -> Ack | Read | Resume:
+    """Reads a client's text frame (None = it was binary). Raises FrameError."""
+    if text is None:
+        raise FrameError(ErrorCode.INVALID_FRAME, "Frames are text.")
+    # No character takes less than a byte: what is too long in characters need not be encoded to be measured.
+    if len(text) > MAX_FRAME_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_FRAME_BYTES:
+        raise FrameError(ErrorCode.FRAME_TOO_LARGE, f"A frame holds at most {MAX_FRAME_BYTES} bytes.")
+    try:
+        frame = orjson.loads(text)
+    except ValueError:
+        raise FrameError(ErrorCode.INVALID_FRAME, "A frame is a JSON object.") from None
+    if not isinstance(frame, dict):
+        raise FrameError(ErrorCode.INVALID_FRAME, "A frame is a JSON object.")
+    match frame.get("type"):
+        case "ack":
+            return Ack(_object_id(frame.get("id")))
+        case "read":
+            return Read(_object_id(frame.get("id")))
+        case "resume":
+            return Resume(_time(frame.get("since")), _known(frame.get("known")))
+        case _:
+            raise FrameError(ErrorCode.UNKNOWN_TYPE, "A frame's type is ack, read or resume.")
+
+
+def _object_id(value: Any) -> ObjectId:
+    if not isinstance(value, str) or not ObjectId.is_valid(value):
+        raise FrameError(ErrorCode.INVALID_ID, "An id is 24 hexadecimal characters.")
+    return ObjectId(value)
+
+
+def _time(value: Any) -> datetime:
+    try:
+        at = datetime.fromisoformat(value)
+        if at.tzinfo is None:
+            raise ValueError("without an offset")
+        return at.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise FrameError(ErrorCode.INVALID_SINCE, "`since` is a time such as 2026-11-21T09:15:00Z.") from None
+
+
+def _known(value: Any) -> tuple[ObjectId, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_KNOWN_IDS:
+        raise FrameError(ErrorCode.INVALID_ID, f"`known` is a list of at most {MAX_KNOWN_IDS} ids.")
+    return tuple(_object_id(item) for item in value)
+
+
+# --- Server to client -------------------------------------------------------------------------------------------------
+def created(entry: dict[str, Any]) -> dict[str, Any]:
+    """The frame of an in-app entry, from its stored document."""
+    return {
+        "type": "notification.created",
+        "id": str(entry["_id"]),
+        "created_at": rfc3339(entry["created_at"]),
+        "expires_at": rfc3339(entry["expires_at"]),
+        "read_at": rfc3339(entry["read_at"]) if entry.get("read_at") else None,
+        "payload": entry["payload"],
+    }
+
+
+def removed(entry_id: ObjectId, reason: RemovalReason) -> dict[str, Any]:
+    return {"type": "notification.removed", "id": str(entry_id), "reason": reason.value}
+
+
+def unread_count(count: int) -> dict[str, Any]:
+    return {"type": "unread_count.changed", "count": count}
+
+
+def error(code: ErrorCode, message: str) -> dict[str, Any]:
+    return {"type": "error", "code": code.value, "message": message}
+
+
+def rfc3339(at: datetime) -> str:
+    """In UTC with milliseconds, as MongoDB keeps them."""
+    return as_utc(at).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode(frame: dict[str, Any]) -> str:
+    return orjson.dumps(frame).decode()

@@ -1,0 +1,95 @@
+"""Pushes to the followers who are connected, from the fan-out's worker threads.
+
+A push is a convenience on top of the stored inbox: what is lost here, the app is given when it resumes. So nothing here
+raises for Redis or the database being away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import structlog
+from bson import ObjectId
+from channels.layers import get_channel_layer
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from followers import clock
+from notifications import frames, inbox, presence
+
+logger = structlog.get_logger(__name__)
+
+Document = dict[str, Any]
+Frame = tuple[ObjectId, Document]
+"""(follower's id, frame): a JSON-able dict as in `frames`."""
+
+
+class PushLayer(Protocol):
+    """What this app needs of the channel layer beside Channels' own interface."""
+
+    def publish_many(self, messages: Sequence[tuple[str, Document]]) -> None: ...
+
+
+def group_of(follower_id: ObjectId) -> str:
+    """The Channels group that all sockets of one follower are in."""
+    return f"follower.{follower_id}"
+
+
+def push(pushed: Sequence[Frame]) -> int:
+    """Sends each frame to all sockets of its follower, in one pipeline. Returns how many frames were not sent.
+
+    Whether somebody is connected is not looked at: a publish that nobody hears costs Redis a microsecond.
+    """
+    if not pushed:
+        return 0
+    messages = [
+        # Encoded here, once, whatever the number of sockets.
+        (group_of(follower), {"type": "inbox.frame", "text": frames.encode(frame)})
+        for follower, frame in pushed
+    ]
+    try:
+        cast(PushLayer, get_channel_layer()).publish_many(messages)
+    except RedisError as error:
+        reason = str(error)[:200]
+        logger.warning("Redis is away; apps see these frames when they resume.", frames=len(pushed), error=reason)
+        return len(pushed)
+    return 0
+
+
+def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> int:
+    """Tells the connected followers what the fan-out has just stored and pruned. Returns the number of frames sent.
+
+    Call it after the writes: presence is read here, and a socket registers before it reads its inbox. So whoever is not
+    seen here reads later than the insert.
+
+    Parameters:
+      entries: In-app entries that were inserted.
+      removed: (follower, entry) of each entry that was pruned.
+    """
+    concerned = {entry["follower_id"] for entry in entries} | {follower for follower, _ in removed}
+    if not concerned:
+        return 0
+    try:
+        listening = presence.connected(concerned)
+        pushed = _alert_frames(entries, removed, listening) if listening else []
+    except (RedisError, PyMongoError) as error:
+        logger.warning("Nobody is told live; apps see these alerts when they resume.", error=str(error)[:200])
+        return 0
+    return len(pushed) - push(pushed)
+
+
+def push_unread_count(follower_id: ObjectId) -> None:
+    """Tells all sockets of a follower the present count. Raises PyMongoError."""
+    push([(follower_id, frames.unread_count(inbox.unread_count(follower_id, clock.now())))])
+
+
+def _alert_frames(
+    entries: list[Document], removed: list[tuple[ObjectId, ObjectId]], listening: set[ObjectId]
+) -> list[Frame]:
+    counts = inbox.unread_counts(listening, clock.now())
+    return [
+        *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
+        *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
+        *((follower, frames.unread_count(count)) for follower, count in counts.items()),
+    ]
