@@ -16,7 +16,18 @@ from delivery.models import Batch
 from delivery.operations import rerun_fan_out
 from delivery.statements import batches_by_id, shard_batch_id
 from followers import clock
-from followers.admin_base import EMPTY, EPOCH, ReadOnlyModelAdmin, badge, link, list_link, moment, moment_column, object_id, table
+from followers.admin_base import (
+    EMPTY,
+    EPOCH,
+    ReadOnlyModelAdmin,
+    badge,
+    link,
+    list_link,
+    moment,
+    moment_column,
+    object_id,
+    table,
+)
 from followers.choices import Channel
 from notifications.admin_events import RejectedEventAdmin, TradeEventAdmin
 from notifications.admin_tables import labelled
@@ -39,7 +50,11 @@ def batch_state(finished: bool, token: str | None, waits: bool) -> SafeString:
 @admin.register(TradeEvent)
 class FannedOutEventAdmin(TradeEventAdmin):
     actions = ("run_again",)
-    fieldsets = (*TradeEventAdmin.fieldsets[:1], ("Shards", {"fields": ("shard_table",)}), *TradeEventAdmin.fieldsets[1:])
+    fieldsets = (
+        *TradeEventAdmin.fieldsets[:1],
+        ("Shards", {"fields": ("shard_table",)}),
+        *TradeEventAdmin.fieldsets[1:],
+    )
     readonly_fields = (*TradeEventAdmin.readonly_fields, "shard_table")
 
     def has_rerun_permission(self, request: HttpRequest) -> bool:
@@ -68,7 +83,11 @@ class FannedOutEventAdmin(TradeEventAdmin):
 def _shard_cells(batch: dict[str, Any] | None, done: bool) -> tuple[object, ...]:
     if batch is None:  # Finished ones are removed after BATCH_RETENTION_SECONDS.
         return (badge("done", "green") if done else badge("gone", "red"), EMPTY, EMPTY, EMPTY, EMPTY)
-    state = badge("done", "green") if done else batch_state(bool(batch["finished_at"]), batch["token"], bool(batch["next_look_at"]))
+    state = (
+        badge("done", "green")
+        if done
+        else batch_state(bool(batch["finished_at"]), batch["token"], bool(batch["next_look_at"]))
+    )
     next_look = batch["next_look_at"] and moment(clock.as_utc(batch["next_look_at"]))
     return (
         link(Batch, batch["_id"], state),
@@ -98,7 +117,7 @@ class ReplayableEventAdmin(RejectedEventAdmin):
         self.message_user(request, text, level)
 
 
-# --- Batches -----------------------------------------------------------------------------------------------------------
+# --- Batches ---------------------------------------------------------------------------------------------------------
 class BatchStateFilter(admin.SimpleListFilter):
     """Index: delivery_batch (finished_at); unfinished batches are few."""
 
@@ -121,7 +140,18 @@ class BatchStateFilter(admin.SimpleListFilter):
 
 @admin.register(Batch)
 class BatchAdmin(ReadOnlyModelAdmin):
-    list_display = ("id", "kind", "what", "urgency", "status", "created", "next_look", "failures", "worker", "short_error")
+    list_display = (
+        "id",
+        "kind",
+        "what",
+        "urgency",
+        "status",
+        "created",
+        "next_look",
+        "failures",
+        "worker",
+        "short_error",
+    )
     list_filter = (BatchStateFilter,)
     ordering = ("-id",)
     search_fields = ("id",)
@@ -132,7 +162,8 @@ class BatchAdmin(ReadOnlyModelAdmin):
         ("Content", {"fields": ("event_link", "shard", "shard_link", "alerts")}),
     )
     readonly_fields = (
-        "id", "urgency", "status", "created", "finished", "token_", "lease", "next_look", "event_link", "shard_link", "alerts",
+        "id", "urgency", "status", "created", "finished", "token_", "lease", "next_look", "event_link",
+        "shard_link", "alerts",
     )  # fmt: skip
 
     created = moment_column("created_at", "Created")

@@ -119,7 +119,12 @@ class AlertWriter:
         return delivery(Channel.IN_APP, None, state=DeliveryState.SENT.value, sent_at=now)
 
     def _deliveries(
-        self, row: Document, endpoints: list[Document], lanes: Lanes, known: set[ObjectId], closed: tuple[DeliveryState, Reason] | None
+        self,
+        row: Document,
+        endpoints: list[Document],
+        lanes: Lanes,
+        known: set[ObjectId],
+        closed: tuple[DeliveryState, Reason] | None,
     ) -> list[Document]:
         deliveries = []
         used: dict[str, int] = {}
@@ -259,7 +264,7 @@ def _common_fields(event: Document) -> Document:
 
 
 def _summed_up(row: Document) -> Document:
-    """Adds state and wake_at to a new row; the same rule as notifications.statements.derive, for what an insert can hold."""
+    """Adds state and wake_at to a new row: the rule of notifications.statements.derive, for what an insert can hold."""
     states = {d["state"] for d in row["deliveries"] if d["channel"] != Channel.IN_APP} or {
         d["state"] for d in row["deliveries"]
     }
@@ -277,4 +282,3 @@ def _summed_up(row: Document) -> Document:
             return row
     row["state"] = NotificationState.SKIPPED.value
     return row
-

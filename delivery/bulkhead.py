@@ -52,4 +52,3 @@ class Bulkhead:
                 yield
             finally:
                 del self._started[send]
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from datetime import UTC, datetime
 from threading import Event
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from delivery.intake_documents import IncomingMessage
 from delivery.intake_thread import IntakeThread
 from delivery.kafka import KafkaTrouble, connect_consumer, kafka_trouble
 from delivery.poison import PoisonLimitError, PoisonWatch
+from followers import clock
 
 logger = structlog.get_logger(__name__)
 
@@ -252,7 +252,7 @@ def _highwater(consumer: KafkaConsumer, partition: TopicPartition) -> int | None
 
 def take_in_and_hint(messages: Sequence[IncomingMessage]) -> Intake:
     """Store a poll batch, then enqueue its hints. A hint that cannot be enqueued holds nothing back."""
-    intake = take_in(messages, datetime.now(UTC))
+    intake = take_in(messages, clock.now())
     try:
         send_hints(intake.batches)
     except Exception:

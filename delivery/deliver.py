@@ -14,13 +14,13 @@ from django.conf import settings
 
 from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
-from delivery.lease import Lease, LeaseLost, claim
+from delivery.lease import Lease, LeaseLostError, claim
 from delivery.outcomes import end_without_attempt, never_started, patch_for
 from delivery.statements import Patch
 from delivery.vendors import Vendor, open_vendor
 from followers import clock
 from followers import statements as followers
-from followers.encryption import UnknownKey, decrypt
+from followers.encryption import UnknownKeyError, decrypt
 from notifications import statements as notifications
 from notifications.choices import EXITS, DeliveryState, Priority, Reason
 from notifications.rendering import delivery_key, trade_content
@@ -120,8 +120,8 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
         else:
             try:
                 message = message_for(row, delivery, endpoint)
-            except UnknownKey as error:
-                logger.error("An address cannot be decrypted.", endpoint=str(endpoint["_id"]), error=str(error))
+            except UnknownKeyError as error:
+                logger.exception("An address cannot be decrypted.", endpoint=str(endpoint["_id"]))
                 patches.append(_failed(row, delivery, channel, "address_unreadable", str(error)))
             except Exception as error:
                 # One alert that cannot be put into words must not hold up the others of its batch.
@@ -148,7 +148,7 @@ def _failed(row: Document, delivery: Document, channel: Channel, code: str, mess
 
 
 def message_for(row: Document, delivery: Document, endpoint: Document) -> Message:
-    """One stored delivery as the channel wants it. Raises UnknownKey where the address cannot be decrypted."""
+    """One stored delivery as the channel wants it. Raises UnknownKeyError where the address cannot be decrypted."""
     content = trade_content(row)
     return Message(
         key=delivery_key(row["_id"], delivery["endpoint"]),
@@ -180,7 +180,7 @@ async def _keep(lease: Lease) -> None:
         await asyncio.sleep(lease.seconds / 3)
         try:
             await asyncio.to_thread(lease.renew)
-        except LeaseLost as error:
+        except LeaseLostError as error:
             logger.warning("A batch was taken over by another worker.", batch=str(lease.batch["_id"]), error=str(error))
             return
         except Exception:
@@ -222,5 +222,3 @@ def _record(lease: Lease, patches: list[Patch], is_whole: bool) -> None:
         batches.finish(lease.batch, now)
     else:
         batches.give_back(lease.batch, now + timedelta(seconds=EMPTY_LOOK_SECONDS))
-
-

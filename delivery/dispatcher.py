@@ -102,7 +102,7 @@ def _depths() -> dict[str, int] | None:
         return None
 
 
-# --- Batches -----------------------------------------------------------------------------------------------------------------
+# --- Batches ----------------------------------------------------------------------------------------------------------
 def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, sweep: Sweep) -> None:
     if batch["token"] is None:
         _hint_again(batch, depths, now, sweep)
@@ -112,7 +112,9 @@ def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, swee
         return
     sweep.taken_over += 1
     if batch["kind"] == BatchKind.FAN_OUT:
-        logger.warning("A worker died in a fan-out shard; it is run again.", batch=str(batch["_id"]), shard=batch["shard"])
+        logger.warning(
+            "A worker died in a fan-out shard; it is run again.", batch=str(batch["_id"]), shard=batch["shard"]
+        )
         fail_shard(lease.batch, f"The lease of {batch['worker']} ran out.")
         return
     settle_orphans(lease, now)
@@ -149,9 +151,13 @@ def settle_orphans(lease: Lease, now: datetime) -> None:
     batches.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
     batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)
     logger.warning(
-        "A worker died with a batch in hand.", batch=str(batch["_id"]), channel=batch["channel"], worker=batch["worker"],
-        sent_again=len(repeatable), unknown=len(rows) - len(repeatable),
-    )  # fmt: skip
+        "A worker died with a batch in hand.",
+        batch=str(batch["_id"]),
+        channel=batch["channel"],
+        worker=batch["worker"],
+        sent_again=len(repeatable),
+        unknown=len(rows) - len(repeatable),
+    )
     batches.finish(batch, now)
 
 
@@ -170,7 +176,7 @@ def _repeatable_rows(batch: Document, rows: list[Document]) -> list[ObjectId]:
     ]
 
 
-# --- Rows ----------------------------------------------------------------------------------------------------------------------
+# --- Rows -------------------------------------------------------------------------------------------------------------
 def _wake_rows(rows: list[Document], priority: str, now: datetime, sweep: Sweep) -> None:
     expired = [row for row in rows if clock.as_utc(row["expires_at"]) <= now]
     if expired:
@@ -182,7 +188,7 @@ def _wake_rows(rows: list[Document], priority: str, now: datetime, sweep: Sweep)
 
 
 def _expire_in_batches(rows: list[Document], now: datetime, sweep: Sweep) -> None:
-    """Rows past their validity that are in a batch: what nobody can be sending expires, the rest waits for the lease."""
+    """Rows past their validity that are in a batch: what nobody can be sending expires, the rest waits."""
     held: dict[ObjectId, list[ObjectId]] = defaultdict(list)
     for row in rows:
         for delivery in row["deliveries"]:

@@ -18,7 +18,7 @@ from delivery import statements as batches
 from delivery.alerts import Alerts, AlertWriter
 from delivery.broker import send_hints
 from delivery.channels.registry import is_on
-from delivery.lease import Lease, LeaseLost, claim
+from delivery.lease import Lease, LeaseLostError, claim
 from followers import clock
 from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS
@@ -60,14 +60,16 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
     try:
         run = _begin(lease)
         _run(run)
-    except LeaseLost as error:
+    except LeaseLostError as error:
         logger.warning("A fan-out shard was taken over by another worker.", batch=str(batch_id), error=str(error))
         return None
     except Exception as error:
         logger.exception("A fan-out shard failed.", batch=str(batch_id))
         fail_shard(lease.batch, f"{type(error).__name__}: {error}")
         return None
-    logger.info("Fanned out.", event_id=run.event["external_id"], shard=run.shard, alerts=run.written, skipped=run.skipped)
+    logger.info(
+        "Fanned out.", event_id=run.event["external_id"], shard=run.shard, alerts=run.written, skipped=run.skipped
+    )
     return run
 
 
@@ -98,7 +100,11 @@ def _run(run: FanOut) -> None:
         if run.shard == 0:
             _post_to_community(run)
         for members in followers.read_audience(
-            event["trader_id"], bucket_range(run.shard, event["shards"]), event["received_at"], clock.now(), settings.FAN_OUT_CHUNK
+            event["trader_id"],
+            bucket_range(run.shard, event["shards"]),
+            event["received_at"],
+            clock.now(),
+            settings.FAN_OUT_CHUNK,
         ):
             _write_chunk(run, members)
     run.lease.keep()
@@ -134,7 +140,9 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId]) -> None:
     batches.insert_batches(alerts.batches)
     notifications.insert_notifications(alerts.notifications)
     notifications.insert_entries(alerts.entries)
-    removed = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now()) if follower_ids else []
+    removed = (
+        notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now()) if follower_ids else []
+    )
     _cancel_if_closed_meanwhile(run, alerts)
     gone = {entry for _, entry in removed}
     push_alerts([e for e in alerts.entries if e["_id"] not in gone], removed)

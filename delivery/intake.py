@@ -28,15 +28,17 @@ from delivery.intake_documents import (
     event_document,
     milliseconds,
     rejected_document,
-    utc,
 )
-from delivery.statements import insert_batches, shard_batch
+from delivery.statements import insert_shards, shard_batch
+from followers import clock
 from followers.statements import audience_size_up_to, traders_by_external_id
 from notifications.choices import FanOutState
 from notifications.events import InvalidEvent, correlation_id_of, parse_event
 from notifications.models import RejectedEvent
 from notifications.statements import event_id, store_events, store_rejected
 from notifications.validity import expires_at, validity_rules
+
+__all__ = ["IncomingMessage", "Intake", "Outcome", "ReplayResult", "replay_rejected", "take_in"]
 
 logger = structlog.get_logger(__name__)
 
@@ -174,7 +176,7 @@ def _store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[C
     batches: list[Document] = []
     for oid, document in documents.items():
         found = stored[oid]
-        outcome = _outcome(found, is_new=utc(found["received_at"]) == now)
+        outcome = _outcome(found, is_new=clock.as_utc(found["received_at"]) == now)
         outcomes[outcome] += 1
         logger.debug("A trade was taken in.", **_names(found), outcome=outcome.value)
         if found["state"] == FanOutState.PENDING:
@@ -187,7 +189,7 @@ def _store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[C
             )
         if outcome is Outcome.UNKNOWN_TRADER:
             logger.info("A trade of a trader who is not known.", **_names(found), trader_id=found["trader_external_id"])
-    insert_batches(batches)
+    insert_shards(batches)
     return +outcomes, batches
 
 

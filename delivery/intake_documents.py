@@ -183,10 +183,5 @@ def milliseconds(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def utc(moment: datetime) -> datetime:
-    """The driver's moments come without a zone, and are UTC."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def _decimal128(number: Decimal | None) -> Decimal128 | None:
     return None if number is None else Decimal128(number)

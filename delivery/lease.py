@@ -14,7 +14,7 @@ from delivery import statements
 Document = dict[str, Any]
 
 
-class LeaseLost(Exception):
+class LeaseLostError(Exception):
     """The batch was taken over, or could not be renewed in time: nothing more may be started under it."""
 
 
@@ -45,15 +45,15 @@ class Lease:
         return self.remaining > seconds
 
     def renew(self) -> None:
-        """Raises LeaseLost if the batch is somebody else's by now."""
+        """Raises LeaseLostError if the batch is somebody else's by now."""
         started = time.monotonic()
         if self.remaining == 0.0 or not statements.renew(self.batch, self.seconds):
             self._lost = True
-            raise LeaseLost(f"Batch {self.batch['_id']} was taken over.")
+            raise LeaseLostError(f"Batch {self.batch['_id']} was taken over.")
         self._started = started
 
     def keep(self) -> None:
-        """Renews once a third of the lease is over. Raises LeaseLost."""
+        """Renews once a third of the lease is over. Raises LeaseLostError."""
         if self.due_for_renewal:
             self.renew()
 

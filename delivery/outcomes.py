@@ -35,7 +35,10 @@ def patch_for(
     """
     spent = 0 if result.outcome in SPENDS_NO_ATTEMPT else 1
     answered_at = at + timedelta(seconds=result.latency_seconds)
-    fields: Document = {"last_attempt_at": at, **_next(row, delivery["attempts"] + spent, result, policy, repeatable, answered_at)}
+    fields: Document = {
+        "last_attempt_at": at,
+        **_next(row, delivery["attempts"] + spent, result, policy, repeatable, answered_at),
+    }
     return Patch(row["_id"], fields, spent, _log_entry(result, at))
 
 

@@ -21,7 +21,7 @@ from pymongo.client_session import ClientSession
 
 from delivery.choices import BatchKind
 from delivery.models import Batch
-from followers.mongo import collection, durably, insert_missing
+from followers.mongo import collection, durably, insert_missing, quick
 from notifications.choices import DeliveryState, Reason
 from notifications.models import Notification
 from notifications.statements import Pipeline, change_deliveries, derive, ended
@@ -47,7 +47,7 @@ class Patch:
     log: Document | None = None  # An entry for attempt_log.
 
 
-# --- Making batches ----------------------------------------------------------------------------------------------------------
+# --- Making batches --------------------------------------------------------------------------------------------------
 def shard_batch_id(event_external_id: str, shard: int) -> ObjectId:
     """A shard's batch id follows from its event, so that storing the event again makes no second one."""
     return ObjectId(hashlib.sha256(f"{event_external_id}\0shard {shard}".encode()).digest()[:12])
@@ -67,7 +67,12 @@ def shard_batch(event: Document, shard: int, now: datetime) -> Document:
 
 
 def delivery_batch(
-    channel: str, priority: str, ids: list[ObjectId], now: datetime, correlation_id: str = "", of_shard: Document | None = None
+    channel: str,
+    priority: str,
+    ids: list[ObjectId],
+    now: datetime,
+    correlation_id: str = "",
+    of_shard: Document | None = None,
 ) -> Document:
     """A batch of one delivery each of `ids` on `channel`; `of_shard` is the fan-out shard that makes it."""
     return _batch(
@@ -96,11 +101,17 @@ def _batch(**fields: Any) -> Document:
     }  # fmt: skip
 
 
-def insert_batches(documents: list[Document]) -> None:
+def insert_shards(documents: list[Document]) -> None:
+    """Durable: they precede the commit of the offsets."""
     insert_missing(collection(Batch), documents)
 
 
-# --- Claim, renew, give back, finish -------------------------------------------------------------------------------------------
+def insert_batches(documents: list[Document]) -> None:
+    """Delivery batches of a shard. Acknowledged by the primary alone: a lost one is made again with its rows."""
+    insert_missing(quick(Batch), documents)
+
+
+# --- Claim, renew, give back, finish ---------------------------------------------------------------------------------
 def claim(batch_id: ObjectId, worker: str, lease_seconds: float) -> Document | None:
     """unclaimed → claimed: takes the batch under a new token. None = somebody else's, finished, or gone."""
     token = secrets.token_hex(16)
@@ -147,10 +158,13 @@ def give_back(batch: Document, next_look_at: datetime, error: str = "", failed: 
 
 
 def finish(batch: Document, now: datetime) -> bool:
-    """claimed → finished: no row carries it any more, and nobody looks at it again."""
+    """claimed → finished: no row carries it any more, and nobody looks at it again.
+
+    Acknowledged by the primary alone: if it is lost, the lease runs out and the batch is found empty.
+    """
     query = {"_id": batch["_id"], "token": batch["token"]}
     change = {"$set": {"finished_at": now, "next_look_at": None, "lease_until": None}}
-    return durably(lambda: collection(Batch).update_one(query, change)).matched_count == 1
+    return durably(lambda: quick(Batch).update_one(query, change)).matched_count == 1
 
 
 def postpone(batch_id: ObjectId, next_look_at: datetime) -> None:
@@ -161,10 +175,12 @@ def postpone(batch_id: ObjectId, next_look_at: datetime) -> None:
 
 def batch_head(batch_id: ObjectId) -> Document | None:
     """What a worker must know of a batch before it claims it."""
-    return durably(lambda: collection(Batch).find_one({"_id": batch_id}, {"channel": 1, "kind": 1, "priority": 1, "token": 1}))
+    return durably(
+        lambda: collection(Batch).find_one({"_id": batch_id}, {"channel": 1, "kind": 1, "priority": 1, "token": 1})
+    )
 
 
-# --- Rows in a batch -------------------------------------------------------------------------------------------------------------
+# --- Rows in a batch -------------------------------------------------------------------------------------------------
 def load(batch: Document) -> list[Document]:
     """The notifications of a batch that still carry its id, with what rendering and recording need."""
     query = {"_id": {"$in": batch["ids"]}, "deliveries.batch": batch["_id"]}
@@ -196,7 +212,9 @@ def record(batch_id: ObjectId, patches: Sequence[Patch]) -> int:
             },
         ]
     }
-    mapped = {"$map": {"input": "$deliveries", "as": "d", "in": {"$cond": [{"$eq": ["$$d.batch", batch_id]}, patched, "$$d"]}}}
+    mapped = {
+        "$map": {"input": "$deliveries", "as": "d", "in": {"$cond": [{"$eq": ["$$d.batch", batch_id]}, patched, "$$d"]}}
+    }
     pipeline: Pipeline = [{"$set": {"deliveries": {"$let": {"vars": {"change": change}, "in": mapped}}}}, *derive()]
     query = {"_id": {"$in": ids}, "deliveries.batch": batch_id}
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
@@ -243,10 +261,10 @@ def _lease_lost_entry(now: datetime) -> Document:
     return {"at": now, "outcome": "unknown", "code": Reason.LEASE_LOST.value, "message": label, "latency_ms": None}
 
 
-# --- What dispatch_due sweeps ----------------------------------------------------------------------------------------------------
+# --- What dispatch_due sweeps ----------------------------------------------------------------------------------------
 def due_batches(priority: str, now: datetime, limit: int) -> list[Document]:
     """Batches to look at, the longest due first. Index: delivery_batch (priority, next_look_at), partial."""
-    query = {"priority": priority, "next_look_at": {"$lte": now}}
+    query = {"priority": priority, "next_look_at": {"$lte": now, "$type": "date"}}
     return durably(lambda: list(collection(Batch).find(query).sort("next_look_at", 1).limit(limit)))
 
 
@@ -266,7 +284,9 @@ def note_hint_refused(batch: Document, next_look_at: datetime) -> None:
 def take_back_hint(batch: Document, next_look_at: datetime) -> None:
     """The hint could not be enqueued: it does not count towards the doubling."""
     query = {"_id": batch["_id"], "token": None, "finished_at": None}
-    durably(lambda: collection(Batch).update_one(query, {"$set": {"next_look_at": next_look_at, "hints": batch["hints"]}}))
+    durably(
+        lambda: collection(Batch).update_one(query, {"$set": {"next_look_at": next_look_at, "hints": batch["hints"]}})
+    )
 
 
 def give_up(batch: Document, error: str, now: datetime) -> None:
@@ -278,7 +298,7 @@ def give_up(batch: Document, error: str, now: datetime) -> None:
 
 def due_rows(priority: str, now: datetime, limit: int) -> list[Document]:
     """Notifications with a delivery that is due. Index: notifications_notification (priority, wake_at), partial."""
-    query = {"priority": priority, "wake_at": {"$lte": now}}
+    query = {"priority": priority, "wake_at": {"$lte": now, "$type": "date"}}
     fields = {**LOADED_FIELDS, "wake_at": 1}
     return durably(lambda: list(collection(Notification).find(query, fields).sort("wake_at", 1).limit(limit)))
 
@@ -323,7 +343,9 @@ def name_batches(batches: list[Document], namings: Sequence[Naming], now: dateti
         per_row.setdefault(naming.notification, []).append({"endpoint": naming.endpoint, "batch": naming.batch})
     ids = list(per_row)
     mine = {"$arrayElemAt": [{"$literal": list(per_row.values())}, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
-    matching = {"$first": {"$filter": {"input": "$$mine", "as": "m", "cond": {"$eq": ["$$m.endpoint", "$$d.endpoint"]}}}}
+    matching = {
+        "$first": {"$filter": {"input": "$$mine", "as": "m", "cond": {"$eq": ["$$m.endpoint", "$$d.endpoint"]}}}
+    }
     due = {
         "$and": [
             {"$eq": ["$$d.state", DeliveryState.QUEUED]},

@@ -2,17 +2,16 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from devstack.errors import DevstackError
 from devstack.progress import progress_for
 from devstack.servers import SERVERS
+from devstack.signals import interrupt_on_signals
 from devstack.stack import Stack
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -24,10 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     output, errors = Console(), Console(stderr=True)
     stack = Stack(options.directory, options.servers or tuple(SERVERS), progress_for(output))
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Ignored under nohup, which means to outlive the terminal.
-        signals.append(signal.SIGHUP)
-    _interrupt_on(signals)
+    interrupt_on_signals()
     began = time.monotonic()
     try:
         with stack:
@@ -57,24 +53,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown server {', '.join(unknown)}; choose from {', '.join(SERVERS)}")
     return options
-
-
-def _interrupt_on(signals: list[signal.Signals]) -> None:
-    """Let the first signal raise KeyboardInterrupt wherever the main thread is; a second one leaves at once.
-
-    Leaving at once is safe: the kernel kills the servers with this process.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in signals:
-            signal.signal(each, leave)
-        raise KeyboardInterrupt
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        os._exit(128 + number)
-
-    for each in signals:
-        signal.signal(each, interrupt)
 
 
 if __name__ == "__main__":

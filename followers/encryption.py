@@ -22,7 +22,7 @@ NONCE_BYTES = 12  # What NIST SP 800-38D recommends for GCM.
 VERSION = "1"
 
 
-class UnknownKey(ValueError):
+class UnknownKeyError(ValueError):
     """The value was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS no longer holds."""
 
 
@@ -37,17 +37,17 @@ def encrypt(address: str) -> str:
 def decrypt(stored: str) -> str:
     """Decrypts with whichever key encrypted.
 
-    Raises UnknownKey where no configured key fits, or the value was tampered with.
+    Raises UnknownKeyError where no configured key fits, or the value was tampered with.
     """
     version, key_id, sealed = stored.split(".", 2)
     key = next((k for k in settings.ENDPOINT_ENCRYPTION_KEYS if _key_id(k) == key_id), None)
     if version != VERSION or key is None:
-        raise UnknownKey("The address was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS does not hold.")
+        raise UnknownKeyError("The address was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS does not hold.")
     raw = base64.b64decode(sealed)
     try:
         return _cipher(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], None).decode()
     except InvalidTag as error:
-        raise UnknownKey("The stored address does not fit its key; it was changed or cut off.") from error
+        raise UnknownKeyError("The stored address does not fit its key; it was changed or cut off.") from error
 
 
 def address_hash(address: str) -> str:

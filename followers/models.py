@@ -94,7 +94,11 @@ class Endpoint(models.Model):
     id = ObjectIdAutoField(primary_key=True)
     follower = models.ForeignKey(Follower, models.CASCADE, null=True, blank=True, related_name="endpoints")
     trader = models.ForeignKey(
-        Trader, models.CASCADE, null=True, blank=True, related_name="community_endpoints",
+        Trader,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="community_endpoints",
         help_text="Set for a community channel: one post per trade, without anybody's quantity.",
     )
     channel = models.CharField(max_length=16, choices=[(c.value, c.label) for c in VENDOR_CHANNELS])
@@ -114,12 +118,12 @@ class Endpoint(models.Model):
     def __str__(self) -> str:
         return f"{Channel(self.channel).label} {mask_address(self.address)}"
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.address_hash = address_hash(self.address)
+        super().save(*args, **kwargs)
+
     def clean(self) -> None:
         if (self.follower_id is None) == (self.trader_id is None):
             raise ValidationError("An endpoint belongs either to a follower or to a trader.")
         self.address = normalise_address(self.channel, self.address)
         self.address_hash = address_hash(self.address)
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        self.address_hash = address_hash(self.address)
-        super().save(*args, **kwargs)

@@ -17,7 +17,15 @@ Document = dict[str, Any]
 
 FOLLOWER_FIELDS = {"portfolio_value": 1, "currency": 1, "locale": 1}
 ENDPOINT_FIELDS = {"follower_id": 1, "channel": 1}
-ADDRESS_FIELDS = {"channel": 1, "address": 1, "platform": 1, "app": 1, "environment": 1, "active": 1, "registered_at": 1}
+ADDRESS_FIELDS = {
+    "channel": 1,
+    "address": 1,
+    "platform": 1,
+    "app": 1,
+    "environment": 1,
+    "active": 1,
+    "registered_at": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ def trader(trader_id: ObjectId) -> Document | None:
 
 
 def audience_size_up_to(trader_id: ObjectId, limit: int) -> int:
-    """How many follows the trader has, counted no further than `limit`. Index: followers_follow (trader_id, bucket, _id)."""
+    """How many follows the trader has, counted no further than `limit`. Index: follow (trader_id, bucket, _id)."""
     return durably(lambda: collection(Follow).count_documents({"trader_id": trader_id}, limit=limit))
 
 
@@ -64,7 +72,7 @@ def read_audience(
         "$or": [{"ended_at": None}, {"ended_at": {"$gt": not_ended_by}}],
     }
     after: tuple[int, ObjectId] | None = None
-    while follows := durably(lambda: _follows_after(query, after, chunk)):
+    while follows := _follows_after(query, after, chunk):
         after = (follows[-1]["bucket"], follows[-1]["_id"])
         yield _with_followers(follows)
         if len(follows) < chunk:
@@ -81,7 +89,7 @@ def _follows_after(query: Document, after: tuple[int, ObjectId] | None, chunk: i
             **{k: v for k, v in query.items() if k != "bucket"},
             "$and": [{"$or": [rest, {"bucket": {"$gt": bucket, "$lte": last}}]}],
         }
-    return list(collection(Follow).find(query).sort([("bucket", 1), ("_id", 1)]).limit(chunk))
+    return durably(lambda: list(collection(Follow).find(query).sort([("bucket", 1), ("_id", 1)]).limit(chunk)))
 
 
 def _with_followers(follows: list[Document]) -> list[AudienceMember]:

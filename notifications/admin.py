@@ -12,9 +12,19 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from followers import clock
-from followers.admin_base import EMPTY, EPOCH, ReadOnlyModelAdmin, link, link_to, moment_column, object_id, plain
+from followers.admin_base import (
+    EMPTY,
+    ReadOnlyModelAdmin,
+    link,
+    link_to,
+    moment_column,
+    number_column,
+    object_id,
+    plain,
+)
 from followers.admin_endpoints import masked_addresses
 from followers.models import Follower
+from followers.mongo import collection, durably
 from notifications.admin_tables import deliveries_table, delivery_summary, labelled, sizing_list
 from notifications.choices import NotificationState, Priority
 from notifications.models import InAppEntry, Notification, TradeEvent
@@ -22,6 +32,9 @@ from notifications.statements import event_id
 
 RECENT_HOURS = 24
 """How far back a list looks for what no index finds: alerts in the most common states, or of one priority."""
+
+PENDING_SHOWN = 1_000
+"""How many pending alerts a list shows; in a healthy system there are few, and in a sick one nobody reads them all."""
 
 
 def follower_pk(external_id: str) -> ObjectId | None:
@@ -41,6 +54,18 @@ class RecentFilter(admin.SimpleListFilter):
         return queryset.filter(pk__gte=ObjectId.from_datetime(clock.now() - timedelta(hours=RECENT_HOURS)))
 
 
+def newest_pending() -> list[ObjectId]:
+    """The ids of the newest PENDING_SHOWN alerts that are unfinished: those that have a time at which they wake.
+
+    A query uses a partial index on a type only if it names the type, which the ORM cannot.
+    Index: notifications_notification (priority, wake_at), partial.
+    """
+    query = {"priority": {"$in": Priority.values}, "wake_at": {"$type": "date"}}
+    pending = collection(Notification).find(query, {"_id": 1}, hint=[("priority", 1), ("wake_at", 1)])
+    found = durably(lambda: list(pending.clone().sort("_id", -1).limit(PENDING_SHOWN)))
+    return [row["_id"] for row in found]
+
+
 class NotificationStateFilter(RecentFilter):
     """Indexes: the partial ones on (state, _id), for end states that need a look, and on (priority, wake_at)."""
 
@@ -57,8 +82,7 @@ class NotificationStateFilter(RecentFilter):
         if not state:
             return queryset
         if state == NotificationState.PENDING and not self.narrowed(request):
-            # Whatever is pending has a time at which it wakes, and that has an index.
-            return queryset.filter(state=state, priority__in=Priority.values, wake_at__gt=EPOCH)
+            return queryset.filter(pk__in=newest_pending())
         return (self.recent(request, queryset) if state in self.COMMON else queryset).filter(state=state)
 
 
@@ -76,22 +100,49 @@ class PriorityFilter(RecentFilter):
 
 @admin.register(Notification)
 class NotificationAdmin(ReadOnlyModelAdmin):
-    list_display = ("id", "created", "follower_link", "symbol", "side", "action", "suggested", "urgency", "status", "channels")
+    list_display = (
+        "id",
+        "created",
+        "follower_link",
+        "symbol",
+        "side",
+        "action",
+        "suggested",
+        "urgency",
+        "status",
+        "channels",
+    )
     list_filter = (NotificationStateFilter, PriorityFilter)
     ordering = ("-id",)  # Begins with the trade's time, so that the newest are first without an index of their own.
     search_fields = ("event_key",)
     search_help_text = "External id of a follower, event id, or notification id"
     fieldsets = (
-        (None, {"fields": ("id", "kind", "status", "urgency", "event_link", "follower_link", "trader_link", "correlation_id")}),
-        ("Trade", {"fields": ("instrument", "side", "action", "price", "currency")}),
+        (
+            None,
+            {
+                "fields": (
+                    "id",
+                    "kind",
+                    "status",
+                    "urgency",
+                    "event_link",
+                    "follower_link",
+                    "trader_link",
+                    "correlation_id",
+                )
+            },
+        ),
+        ("Trade", {"fields": ("instrument", "side", "action", "price_", "currency")}),
         ("Sizing", {"fields": ("sizing_explained",)}),
         ("Deliveries", {"fields": ("deliveries_explained",)}),
         ("Times", {"fields": ("executed", "created", "expires", "wakes", "superseded_by")}),
     )
     readonly_fields = (
         "id", "status", "urgency", "event_link", "follower_link", "trader_link", "sizing_explained",
-        "deliveries_explained", "executed", "created", "expires", "wakes",
+        "deliveries_explained", "executed", "created", "expires", "wakes", "price_",
     )  # fmt: skip
+
+    price_ = number_column("price", "Price")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
         return super().get_queryset(request).prefetch_related("follower")
@@ -145,6 +196,7 @@ class NotificationAdmin(ReadOnlyModelAdmin):
     created = moment_column("created_at", "Created")
     expires = moment_column("expires_at", "Expires")
     wakes = moment_column("wake_at", "Wakes")
+
 
 @admin.register(InAppEntry)
 class InAppEntryAdmin(ReadOnlyModelAdmin):

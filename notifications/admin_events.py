@@ -20,7 +20,7 @@ from followers.admin_base import (
     list_link,
     moment,
     moment_column,
-    plain,
+    number_column,
     preformatted,
 )
 from followers.models import Trader
@@ -44,8 +44,28 @@ class FanOutStateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
+TRADE_FIELDS = (
+    "instrument", "symbol", "exchange", "product_type", "expiry_date", "strike_", "right", "side", "action",
+    "quantity_", "price_", "currency", "order_id", "urgency",
+)  # fmt: skip
+SIZING_FIELDS = (
+    "trader_portfolio_", "quantity_step_", "min_quantity_", "min_notional_", "contract_multiplier_",
+    "position_before_", "position_after_", "closes_position", "exit_fraction_",
+)  # fmt: skip
+
+
 class TradeEventAdmin(ReadOnlyModelAdmin):
-    list_display = ("external_id", "received", "trader_id_", "symbol", "side", "action", "quantity_", "urgency", "progress")
+    list_display = (
+        "external_id",
+        "received",
+        "trader_id_",
+        "symbol",
+        "side",
+        "action",
+        "quantity_",
+        "urgency",
+        "progress",
+    )
     list_filter = (FanOutStateFilter,)
     ordering = ("-received_at", "-id")
     search_fields = ("external_id",)
@@ -54,29 +74,27 @@ class TradeEventAdmin(ReadOnlyModelAdmin):
     fieldsets = (
         (None, {"fields": ("external_id", "correlation_id", "trader_link", "progress", "outcomes", "alerts")}),
         ("Times", {"fields": ("executed", "received", "expires", "fanned_out")}),
-        (
-            "Trade",
-            {
-                "fields": (
-                    "instrument", "symbol", "exchange", "product_type", "expiry_date", "strike", "right", "side", "action",
-                    "quantity", "price", "currency", "order_id", "urgency",
-                )
-            },
-        ),  # fmt: skip
-        (
-            "Sizing",
-            {
-                "fields": (
-                    "trader_portfolio", "quantity_step", "min_quantity", "min_notional", "contract_multiplier",
-                    "position_before", "position_after", "closes_position", "exit_fraction",
-                )
-            },
-        ),  # fmt: skip
+        ("Trade", {"fields": TRADE_FIELDS}),
+        ("Sizing", {"fields": SIZING_FIELDS}),
         ("As it came", {"fields": ("message",)}),
     )
     readonly_fields = (
-        "trader_link", "progress", "outcomes", "alerts", "executed", "received", "expires", "fanned_out", "urgency", "message",
+        "trader_link", "progress", "outcomes", "alerts", "executed", "received", "expires", "fanned_out", "urgency",
+        "message",
+        *(name for name in (*TRADE_FIELDS, *SIZING_FIELDS) if name.endswith("_")),
     )  # fmt: skip
+
+    strike_ = number_column("strike", "Strike")
+    price_ = number_column("price", "Price")
+    quantity_ = number_column("quantity", "Quantity")
+    trader_portfolio_ = number_column("trader_portfolio", "Trader's portfolio")
+    quantity_step_ = number_column("quantity_step", "Quantity step")
+    min_quantity_ = number_column("min_quantity", "Smallest quantity")
+    min_notional_ = number_column("min_notional", "Smallest notional")
+    contract_multiplier_ = number_column("contract_multiplier", "Contract multiplier")
+    position_before_ = number_column("position_before", "Position before")
+    position_after_ = number_column("position_after", "Position after")
+    exit_fraction_ = number_column("exit_fraction", "Exit fraction")
 
     def found_by(self, term: str) -> Q:
         event = Q(pk=event_id(term)) | Q(correlation_id=term)  # An event's id follows from the engine's.
@@ -88,10 +106,6 @@ class TradeEventAdmin(ReadOnlyModelAdmin):
         return link(Trader, event.trader_id, event.trader_external_id)  # type: ignore[attr-defined]
 
     trader_link = trader_id_
-
-    @admin.display(description="Quantity")
-    def quantity_(self, event: TradeEvent) -> str:
-        return plain(event.quantity)
 
     @admin.display(description="Priority")
     def urgency(self, event: TradeEvent) -> SafeString:
@@ -116,6 +130,7 @@ class TradeEventAdmin(ReadOnlyModelAdmin):
     received = moment_column("received_at", "Received")
     expires = moment_column("expires_at", "Expires")
     fanned_out = moment_column("fanned_out_at", "Fanned out")
+
     @admin.display(description="Message")
     def message(self, event: TradeEvent) -> SafeString:
         return preformatted(event.payload)
@@ -162,6 +177,7 @@ class RejectedEventAdmin(ReadOnlyModelAdmin):
         return f"{rejected.topic} / {rejected.partition} @ {rejected.offset}"
 
     received = moment_column("received_at", "Received")
+
     @admin.display(description="Reason")
     def short_reason(self, rejected: RejectedEvent) -> str:
         return rejected.reason if len(rejected.reason) <= 120 else f"{rejected.reason[:120]}…"

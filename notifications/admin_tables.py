@@ -39,7 +39,7 @@ def labelled(choices: Any, chosen: Any) -> SafeString:
     return state_badge(chosen, str(choices(chosen).label)) if chosen in choices.values else state_badge("", str(chosen))
 
 
-# --- Events ------------------------------------------------------------------------------------------------------------
+# --- Events ----------------------------------------------------------------------------------------------------------
 def outcome_counts(event_id: ObjectId) -> dict[str, int]:
     """How many alerts of an event are in which state. Index: notifications_notification (event_id, state), covered."""
     pipeline = [{"$match": {"event_id": event_id}}, {"$group": {"_id": "$state", "count": {"$sum": 1}}}]
@@ -62,14 +62,15 @@ def outcome_table(event: TradeEvent) -> SafeString:
     )
 
 
-# --- Deliveries --------------------------------------------------------------------------------------------------------
+# --- Deliveries ------------------------------------------------------------------------------------------------------
 def delivery_summary(notification: Notification) -> SafeString:
     """One badge a delivery, for lists."""
-    return format_html_join(
-        " ",
+    badges = format_html_join(
+        "",
         "{}",
         ((badge(f"{d.channel} {_state_label(d)}", _COLOURS.get(d.state, "grey")),) for d in notification.deliveries),
-    ) or format_html("{}", EMPTY)
+    )
+    return format_html('<div class="flex flex-wrap gap-1">{}</div>', badges or EMPTY)
 
 
 def deliveries_table(notification: Notification, addresses: dict[ObjectId, str]) -> SafeString:
@@ -88,32 +89,34 @@ def _delivery(delivery: Delivery, addresses: dict[ObjectId, str]) -> SafeString:
     endpoint = delivery.endpoint
     address = link(Endpoint, endpoint, addresses.get(endpoint, f"{endpoint} (gone)")) if endpoint else EMPTY
     facts = table(
-        ("Channel", "Address", "State", "Attempts", "Last attempt", "Next attempt", "Sent", "Delivered"),
+        ("Channel", "Address", "State", "Attempts", "Vendor's message id"),
         [
             (
                 Channel(delivery.channel).label,
                 address,
                 badge(_state_label(delivery), _COLOURS.get(delivery.state, "grey")),
                 delivery.attempts,
-                moment(delivery.last_attempt_at),
-                moment(delivery.next_attempt_at),
-                moment(delivery.sent_at),
-                moment(delivery.delivered_at),
-            )
-        ],
-    )
-    details = table(
-        ("Vendor's message id", "Error code", "Error message", "Batch"),
-        [
-            (
                 delivery.provider_message_id or EMPTY,
-                delivery.error_code or EMPTY,
-                delivery.error_message or EMPTY,
-                str(delivery.batch or EMPTY),
             )
         ],
     )
-    return format_html('<div class="flex flex-col gap-2 mb-6 w-full">{}{}{}</div>', facts, details, _attempts(delivery))
+    times = table(
+        ("Last attempt", "Next attempt", "Sent", "Delivered"),
+        [
+            tuple(
+                map(
+                    moment,
+                    (delivery.last_attempt_at, delivery.next_attempt_at, delivery.sent_at, delivery.delivered_at),
+                )
+            )
+        ],
+    )
+    trouble = table(
+        ("Error code", "Error message", "Batch"),
+        [(delivery.error_code or EMPTY, delivery.error_message or EMPTY, str(delivery.batch or EMPTY))],
+    )
+    log = _attempts(delivery)
+    return format_html('<div class="flex flex-col gap-2 mb-6 w-full">{}{}{}{}</div>', facts, times, trouble, log)
 
 
 def _attempts(delivery: Delivery) -> SafeString:
@@ -135,7 +138,7 @@ def _attempts(delivery: Delivery) -> SafeString:
     )
 
 
-# --- Sizing ------------------------------------------------------------------------------------------------------------
+# --- Sizing ----------------------------------------------------------------------------------------------------------
 def sizing_words(notification: Notification) -> list[str]:
     """How the suggested quantity came about, a sentence a step, for support to read out."""
     sizing: Sizing | None = notification.sizing
@@ -181,4 +184,6 @@ def _inputs(sizing: Sizing, currency: str) -> str:
 
 def sizing_list(notification: Notification) -> SafeString:
     lines = ((sentence,) for sentence in sizing_words(notification))
-    return format_html('<ul class="list-disc pl-4 flex flex-col gap-1">{}</ul>', format_html_join("", "<li>{}</li>", lines))
+    return format_html(
+        '<ul class="list-disc pl-4 flex flex-col gap-1">{}</ul>', format_html_join("", "<li>{}</li>", lines)
+    )

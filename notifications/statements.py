@@ -11,7 +11,7 @@ from bson import ObjectId
 
 from followers.choices import Channel
 from followers.clock import as_utc
-from followers.mongo import collection, durably, insert_missing
+from followers.mongo import collection, durably, insert_missing, quick
 from notifications.choices import EXITS, DeliveryState, FanOutState, NotificationState, Reason
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
 
@@ -21,11 +21,11 @@ Pipeline = list[dict[str, Any]]
 REACHED = [DeliveryState.SENT.value, DeliveryState.DELIVERED.value]
 
 
-class IdCollision(RuntimeError):
+class IdCollisionError(RuntimeError):
     """Two different (event, follower) pairs gave the same notification id."""
 
 
-# --- Ids -----------------------------------------------------------------------------------------------------------------
+# --- Ids -------------------------------------------------------------------------------------------------------------
 def event_id(external_id: str) -> ObjectId:
     """The trade event's id, made from the engine's: storing an event twice is storing it once, without a look-up."""
     return ObjectId(hashlib.sha256(external_id.encode()).digest()[:12])
@@ -41,7 +41,7 @@ def notification_id(executed_at: datetime, event_key: str, recipient: object) ->
     return ObjectId(seconds.to_bytes(4, "big") + digest)
 
 
-# --- Derived fields --------------------------------------------------------------------------------------------------------
+# --- Derived fields --------------------------------------------------------------------------------------------------
 def _where(condition: Any, source: Any = "$deliveries") -> Document:
     return {"$filter": {"input": source, "as": "d", "cond": condition}}
 
@@ -52,7 +52,9 @@ def derive() -> Pipeline:
     Every statement that changes a delivery ends with them, so that two channels recording at the same time cannot
     lose each other's retry.
     """
-    counted = _where({"$or": [{"$ne": ["$$d.channel", Channel.IN_APP]}, {"$eq": ["$$d.state", DeliveryState.DELIVERED]}]})
+    counted = _where(
+        {"$or": [{"$ne": ["$$d.channel", Channel.IN_APP]}, {"$eq": ["$$d.state", DeliveryState.DELIVERED]}]}
+    )
     wanted = {"$setDifference": ["$$states", [DeliveryState.SKIPPED]]}
     reached = {"$setIntersection": [wanted, REACHED]}
     state = {
@@ -65,7 +67,9 @@ def derive() -> Pipeline:
                 },
                 {"case": {"$ne": [reached, []]}, "then": NotificationState.PARTIAL},
                 {
-                    "case": {"$ne": [{"$setIntersection": ["$$states", [DeliveryState.FAILED, DeliveryState.UNKNOWN]]}, []]},
+                    "case": {
+                        "$ne": [{"$setIntersection": ["$$states", [DeliveryState.FAILED, DeliveryState.UNKNOWN]]}, []]
+                    },
                     "then": NotificationState.FAILED,
                 },
                 {"case": {"$in": [DeliveryState.EXPIRED, "$$states"]}, "then": NotificationState.EXPIRED},
@@ -83,7 +87,11 @@ def derive() -> Pipeline:
                         "vars": {"counted": counted},
                         "in": {
                             "$let": {
-                                "vars": {"states": {"$cond": [{"$eq": ["$$counted", []]}, "$deliveries.state", "$$counted.state"]}},
+                                "vars": {
+                                    "states": {
+                                        "$cond": [{"$eq": ["$$counted", []]}, "$deliveries.state", "$$counted.state"]
+                                    }
+                                },
                                 "in": state,
                             }
                         },
@@ -111,7 +119,7 @@ def ended(state: DeliveryState, reason: Reason | str = "") -> Document:
     }
 
 
-# --- Trade events -----------------------------------------------------------------------------------------------------------
+# --- Trade events ----------------------------------------------------------------------------------------------------
 def store_events(documents: list[Document]) -> dict[ObjectId, Document]:
     """Inserts trade events; one that is stored already stays as it is. Returns the stored documents by id."""
     if not insert_missing(collection(TradeEvent), documents):
@@ -152,12 +160,18 @@ def fail_event(event_oid: ObjectId) -> None:
 
 
 def is_shard_done(event_oid: ObjectId, shard: int) -> bool:
-    return durably(lambda: collection(TradeEvent).find_one({"_id": event_oid, "shards_done": shard}, {"_id": 1})) is not None
+    return (
+        durably(lambda: collection(TradeEvent).find_one({"_id": event_oid, "shards_done": shard}, {"_id": 1}))
+        is not None
+    )
 
 
 def _later(executed_at: datetime, event_key: str, operator: str) -> list[Document]:
     """The order of events, (executedAt, eventId), as a query."""
-    return [{"executed_at": {operator: executed_at}}, {"executed_at": executed_at, "external_id": {operator: event_key}}]
+    return [
+        {"executed_at": {operator: executed_at}},
+        {"executed_at": executed_at, "external_id": {operator: event_key}},
+    ]
 
 
 def closing_event_after(entry: Document) -> Document | None:
@@ -185,20 +199,22 @@ def events_of_same_order(fanned: Document) -> list[Document]:
     return durably(lambda: list(collection(TradeEvent).find(query, {"external_id": 1, "executed_at": 1})))
 
 
-# --- Notifications ------------------------------------------------------------------------------------------------------------
+# --- Notifications ---------------------------------------------------------------------------------------------------
 def insert_notifications(documents: list[Document]) -> None:
     """Inserts alerts; one that is there already is success, checked against (event, follower).
 
-    Raises IdCollision if another pair holds the id.
+    Acknowledged by the primary alone: if they are lost, their shard is not done and inserts them again.
+
+    Raises IdCollisionError if another pair holds the id.
     """
-    present = [documents[i] for i in insert_missing(collection(Notification), documents)]
+    present = [documents[i] for i in insert_missing(quick(Notification), documents)]
     if not present:
         return
     expected = {d["_id"]: (d["event_id"], d["follower_id"]) for d in present}
     found = collection(Notification).find({"_id": {"$in": list(expected)}}, {"event_id": 1, "follower_id": 1})
     for row in found:
         if expected[row["_id"]] != (row["event_id"], row["follower_id"]):
-            raise IdCollision(f"Notification {row['_id']} belongs to another event and follower.")
+            raise IdCollisionError(f"Notification {row['_id']} belongs to another event and follower.")
 
 
 def existing_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
@@ -236,12 +252,14 @@ def mark_superseded(which: Document, closing_key: str) -> int:
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
 
 
-# --- In-app entries -----------------------------------------------------------------------------------------------------------
+# --- In-app entries --------------------------------------------------------------------------------------------------
 def insert_entries(documents: list[Document]) -> None:
-    insert_missing(collection(InAppEntry), documents)
+    insert_missing(quick(InAppEntry), documents)
 
 
-def prune_entries(fanned: Document, follower_ids: Sequence[ObjectId], keep: int, now: datetime) -> list[tuple[ObjectId, ObjectId]]:
+def prune_entries(
+    fanned: Document, follower_ids: Sequence[ObjectId], keep: int, now: datetime
+) -> list[tuple[ObjectId, ObjectId]]:
     """Removes what is outdated for these followers of one trader; run after the insert of the event's own entries.
 
     Outdated = replaced by a newer entry of the same instrument and order, or beyond the newest `keep` by order. Two
@@ -257,7 +275,7 @@ def prune_entries(fanned: Document, follower_ids: Sequence[ObjectId], keep: int,
     ]
     if removed:
         gone = [entry for _, entry in removed]
-        durably(lambda: collection(InAppEntry).delete_many({"_id": {"$in": gone}}))
+        durably(lambda: quick(InAppEntry).delete_many({"_id": {"$in": gone}}))
     return removed
 
 
@@ -291,9 +309,7 @@ def _replaced_entries(fanned: Document, follower_ids: Sequence[ObjectId]) -> lis
     query = {"_id": {"$in": wanted}}
     present = durably(lambda: {d["_id"] for d in collection(InAppEntry).find(query, {"_id": 1})})
     return [
-        (follower, entry)
-        for follower, entries in owners.items()
-        for entry in [e for e in entries if e in present][1:]
+        (follower, entry) for follower, entries in owners.items() for entry in [e for e in entries if e in present][1:]
     ]
 
 

@@ -8,13 +8,14 @@ from pymongo.uri_parser import parse_uri
 
 from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy
 from notifications.validity import ValidityRules
+from notifyhub.admin_menu import ADMIN_SECTIONS, sidebar_link
 from notifyhub.environment import Environment, ImproperlyConfigured
 from notifyhub.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(BASE_DIR / ".env")
 
-# --- Django ------------------------------------------------------------------------------------------------------------
+# --- Django ----------------------------------------------------------------------------------------------------------
 SECRET_KEY = env.text("DJANGO_SECRET_KEY")
 DEBUG = env.flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = env.texts("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1")
@@ -67,7 +68,6 @@ TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 # Static files are served from the apps' own folders, so that no collectstatic is needed to run.
 WHITENOISE_USE_FINDERS = True
 AUTH_PASSWORD_VALIDATORS = [
@@ -75,7 +75,7 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
-# --- MongoDB -----------------------------------------------------------------------------------------------------------
+# --- MongoDB ---------------------------------------------------------------------------------------------------------
 MONGODB_URL = env.url("MONGODB_URL", {"mongodb", "mongodb+srv"})
 try:
     _database_name = parse_uri(MONGODB_URL)["database"]
@@ -101,19 +101,19 @@ MIGRATION_MODULES = {
     "contenttypes": "notifyhub.migrations.contenttypes",
 }
 
-# --- Redis: live push, presence, shared limits ---------------------------------------------------------------------------
+# --- Redis: live push, presence, shared limits -----------------------------------------------------------------------
 REDIS_URL = env.url("REDIS_URL", {"redis", "rediss", "unix"})
 CHANNEL_LAYERS = {
     "default": {
         # The pub/sub layer keeps its sockets through a Redis restart; the core layer drops them all.
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "BACKEND": "notifyhub.channel_layer.ChannelLayer",
         # redis-py's own 5 s socket timeout would kill idle subscriptions.
         "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}], "prefix": "notifyhub"},
     }
 }
 PRESENCE_TTL_SECONDS = env.integer("PRESENCE_TTL_SECONDS", 15, minimum=3)  # Renewed at a third of it.
 
-# --- Dispatch queue ------------------------------------------------------------------------------------------------------
+# --- Dispatch queue --------------------------------------------------------------------------------------------------
 DRAMATIQ_BROKER_URL = env.url("DRAMATIQ_BROKER_URL", {"redis", "rediss", "sqs"}, default=REDIS_URL)
 SQS_ENDPOINT_URL = env.text("SQS_ENDPOINT_URL", "")  # Empty = Amazon's own.
 SQS_VISIBILITY_TIMEOUT_SECONDS = env.integer("SQS_VISIBILITY_TIMEOUT_SECONDS", 120, minimum=30)
@@ -135,7 +135,7 @@ DRAMATIQ_BROKER = {
     ],
 }
 
-# --- Kafka ---------------------------------------------------------------------------------------------------------------
+# --- Kafka -----------------------------------------------------------------------------------------------------------
 KAFKA_BOOTSTRAP_SERVERS = env.texts("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
 KAFKA_TRADE_TOPIC = env.text("KAFKA_TRADE_TOPIC", "trade.executed")
 KAFKA_GROUP_ID = env.text("KAFKA_GROUP_ID", "notifyhub")
@@ -148,14 +148,14 @@ KAFKA_SSL_CAFILE = env.text("KAFKA_SSL_CAFILE", "")
 POISON_STOP_COUNT = env.integer("POISON_STOP_COUNT", 1_000, minimum=1)
 POISON_STOP_SECONDS = env.integer("POISON_STOP_SECONDS", 60)
 
-# --- Endpoint addresses at rest ------------------------------------------------------------------------------------------
+# --- Endpoint addresses at rest --------------------------------------------------------------------------------------
 # The first key encrypts, all of them decrypt.
 ENDPOINT_ENCRYPTION_KEYS = [
     env.key_bytes("ENDPOINT_ENCRYPTION_KEYS", key) for key in env.text("ENDPOINT_ENCRYPTION_KEYS").split(",")
 ]
 ENDPOINT_HASH_KEY = env.key_bytes("ENDPOINT_HASH_KEY", env.text("ENDPOINT_HASH_KEY"))
 
-# --- Fan-out -------------------------------------------------------------------------------------------------------------
+# --- Fan-out ---------------------------------------------------------------------------------------------------------
 FAN_OUT_CHUNK = env.integer("FAN_OUT_CHUNK", 2_000, minimum=1)  # Followers per bulk write.
 FAN_OUT_SINGLE_SHARD_MAX = env.integer("FAN_OUT_SINGLE_SHARD_MAX", 5_000, minimum=1)  # Follows; more are sharded.
 INAPP_KEEP = env.integer("INAPP_KEEP", 50, minimum=1)  # Newest in-app entries kept per follower and trader.
@@ -171,14 +171,14 @@ VALIDITY: dict[str, Any] = {
 # Before the close, per exchange: SQUARE_OFF_SECONDS_BY_EXCHANGE=XNSE:900,XBOM:900
 VALIDITY["square_off_seconds_by_exchange"] = env.numbers_by_name("SQUARE_OFF_SECONDS_BY_EXCHANGE")
 
-# --- Claims and wake-ups ---------------------------------------------------------------------------------------------------
+# --- Claims and wake-ups ---------------------------------------------------------------------------------------------
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, minimum=6)  # Renewed at a third of it.
 DISPATCH_INTERVAL_SECONDS = env.number("DISPATCH_INTERVAL_SECONDS", 1.0, minimum=0.05)
 DISPATCH_SWEEP = env.integer("DISPATCH_SWEEP", 1_000, minimum=1)  # Batches and rows looked at per sweep.
 HINTS_MAX = env.integer("HINTS_MAX", 10_000, minimum=1)  # A queue that holds more gets no repeated hints.
 BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
 
-# --- Channels --------------------------------------------------------------------------------------------------------------
+# --- Channels --------------------------------------------------------------------------------------------------------
 CHANNEL_POLICIES = {
     name: ChannelPolicy(
         retry_base_seconds=env.number(f"{name.upper()}_RETRY_BASE_SECONDS", default.retry_base_seconds, minimum=0.001),
@@ -217,15 +217,32 @@ ONESIGNAL_BASE_URL = env.origin("ONESIGNAL_BASE_URL", "https://api.onesignal.com
 ONESIGNAL_APP_ID = env.text("ONESIGNAL_APP_ID", "")
 ONESIGNAL_API_KEY = env.text("ONESIGNAL_API_KEY", "")
 
-# --- Follower tokens -------------------------------------------------------------------------------------------------------
+# --- Follower tokens -------------------------------------------------------------------------------------------------
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")
 
-# --- Security --------------------------------------------------------------------------------------------------------------
+# --- Security --------------------------------------------------------------------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", default=not DEBUG)
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 
-# --- Logs ------------------------------------------------------------------------------------------------------------------
+# --- Admin -----------------------------------------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "NotifyHub",
+    "SITE_HEADER": "NotifyHub",
+    "SITE_SUBHEADER": "Trade alerts",
+    "SITE_SYMBOL": "notifications_active",
+    "SITE_URL": None,
+    "SHOW_BACK_BUTTON": True,
+    "SIDEBAR": {
+        "show_search": False,
+        "navigation": [
+            {"title": title, "separator": title != ADMIN_SECTIONS[0][0], "items": [sidebar_link(*item) for item in items]}
+            for title, items in ADMIN_SECTIONS
+        ],
+    },
+}
+
+# --- Logs ------------------------------------------------------------------------------------------------------------
 LOGGING = logging_config(env.text("LOG_LEVEL", "INFO"))

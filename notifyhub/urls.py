@@ -1,8 +1,16 @@
 """Where the pages live."""
 
 from django.contrib import admin
-from django.urls import path
+from django.templatetags.static import static
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from notifyhub import health
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("demo/", include("notifications.urls")),
+    path("favicon.ico", RedirectView.as_view(url=static("notifications/icon.svg"))),  # Browsers ask for it unasked.
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
 ]

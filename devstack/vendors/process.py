@@ -59,7 +59,13 @@ class VendorProcess:
         try:
             with (self.directory / LOG_FILE).open("ab") as log:
                 self._child = subprocess.Popen(
-                    command, cwd=PROJECT_ROOT, pass_fds=[ready_in_child], stdout=log, stderr=log
+                    command,
+                    cwd=PROJECT_ROOT,
+                    pass_fds=[ready_in_child],
+                    stdout=log,
+                    stderr=log,
+                    # Ctrl-C reaches the whole foreground group: what is being sent must be able to end first.
+                    start_new_session=True,
                 )
             os.close(ready_in_child)
             self._wait_until_ready(ready)

@@ -28,7 +28,7 @@ CHANNELS = ("apns", "fcm", "sms", "discord", "onesignal")
 
 
 def audience(trader: Any, size: int, channels: tuple[str, ...] = CHANNELS) -> dict[Any, tuple[str, Decimal]]:
-    """Many followers at once: every channel in turn, every sixth without any. Returns follower → (channel, portfolio)."""
+    """Many followers at once: every channel in turn, every sixth without any. Follower → (channel, portfolio)."""
     kinds = (*channels, "")
     followers = [
         Follower(external_id=f"{trader.external_id}-F{n}", portfolio_value=Decimal(2_000 + 37 * n), currency="INR")
@@ -47,7 +47,13 @@ def audience(trader: Any, size: int, channels: tuple[str, ...] = CHANNELS) -> di
             address = world.ADDRESSES[channel](10**6 + n)
             platform = world.PLATFORMS.get(channel, "")
             endpoints.append(
-                Endpoint(follower=follower, channel=channel, address=address, address_hash=address_hash(address), platform=platform)
+                Endpoint(
+                    follower=follower,
+                    channel=channel,
+                    address=address,
+                    address_hash=address_hash(address),
+                    platform=platform,
+                )
             )
     Endpoint.objects.bulk_create(endpoints)
     assert encrypt(endpoints[0].address) != endpoints[0].address
@@ -123,7 +129,11 @@ def test_same_event_thrice_and_workers_killed_twice_still_tell_everybody_once(
 
     second = processes.workers()
     claimed = {"kind": BatchKind.DELIVER, "token": {"$ne": None}, "finished_at": None}
-    wait_until(rows, lambda: rows.count_documents({}) == size and collection(Batch).count_documents(claimed) > 0, "in mid-delivery")
+    wait_until(
+        rows,
+        lambda: rows.count_documents({}) == size and collection(Batch).count_documents(claimed) > 0,
+        "in mid-delivery",
+    )
     processes.kill(second)
     assert rows.count_documents({"state": "pending"}) > 0, "The worker was to be killed in mid-delivery."
 
@@ -146,7 +156,15 @@ def test_emptied_redis_loses_no_delivery(
     event = world.trade(trader)
     processes.manage("consume_trades")
     fan_out_only = processes.manage(
-        "rundramatiq", "--processes", "1", "--threads", "2", "--queues", "fan_out_critical", "fan_out_high", "fan_out_normal"
+        "rundramatiq",
+        "--processes",
+        "1",
+        "--threads",
+        "2",
+        "--queues",
+        "fan_out_critical",
+        "fan_out_high",
+        "fan_out_normal",
     )
     publish(event)
     rows = collection(Notification)

@@ -74,7 +74,11 @@ def test_passing_trouble_is_retried_later_and_counted(vendors: Sandbox) -> None:
     world.sweep(after_seconds=31)
     world.deliver_all()
     done = world.delivery(world.alert(event, follower), "fcm")
-    assert (done["state"], done["attempts"], [a["outcome"] for a in done["attempt_log"]]) == ("sent", 2, ["retry", "sent"])
+    assert (done["state"], done["attempts"], [a["outcome"] for a in done["attempt_log"]]) == (
+        "sent",
+        2,
+        ["retry", "sent"],
+    )
 
 
 def test_throttled_delivery_waits_as_asked_and_spends_no_attempt(vendors: Sandbox) -> None:
@@ -189,7 +193,9 @@ def test_alert_that_cannot_be_decrypted_fails_alone(vendors: Sandbox) -> None:
 def test_attempts_end_at_the_maximum_with_the_vendors_last_words(vendors: Sandbox, settings: Any) -> None:
     settings.CHANNEL_POLICIES = {
         **settings.CHANNEL_POLICIES,
-        "fcm": replace(settings.CHANNEL_POLICIES["fcm"], max_attempts=2, retry_base_seconds=0.001, retry_cap_seconds=0.001),
+        "fcm": replace(
+            settings.CHANNEL_POLICIES["fcm"], max_attempts=2, retry_base_seconds=0.001, retry_cap_seconds=0.001
+        ),
     }
     vendors.behave("fcm", rules=[{"match": {}, "status": 500, "retry_after": 0}])
     trader = world.make_trader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from datetime import timedelta
 from typing import Any
@@ -65,12 +66,12 @@ def test_batch_that_nobody_claimed_is_hinted_again_later_and_later(vendors: Sand
     one_alert("fcm")
     start = clock.now()
     looks = []
-    for second in range(0, 300):
+    for second in range(300):
         now = start + timedelta(seconds=second)
         if dispatcher.sweep_once(now).hinted:
             looks.append(second)
 
-    gaps = [later - earlier for earlier, later in zip(looks, looks[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
     assert looks[0] <= 6
     assert gaps[:5] == [5, 10, 20, 40, 60]
     assert set(gaps[5:]) <= {60}
@@ -89,7 +90,9 @@ def test_two_dispatchers_send_one_hint(vendors: Sandbox, hinted: list[Document])
     assert len(hinted) == 1
 
 
-def test_hint_that_cannot_be_enqueued_does_not_lengthen_the_wait(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hint_that_cannot_be_enqueued_does_not_lengthen_the_wait(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dispatcher, "send_hints", list)
     one_alert("fcm")
     for seconds in (6, 12, 18):
@@ -184,7 +187,11 @@ def test_row_past_its_validity_expires_without_a_batch(vendors: Sandbox) -> None
     assert world.sweep().expired == 1
 
     row = world.alert(event, follower)
-    assert (row["state"], row["wake_at"], world.delivery(row, "fcm")["error_code"]) == ("expired", None, "validity_over")
+    assert (row["state"], row["wake_at"], world.delivery(row, "fcm")["error_code"]) == (
+        "expired",
+        None,
+        "validity_over",
+    )
 
 
 def test_row_past_its_validity_in_a_batch_that_nobody_claimed_expires(vendors: Sandbox, hinted: list[Document]) -> None:
@@ -237,7 +244,9 @@ def test_every_priority_gets_its_share_of_a_sweep(vendors: Sandbox, hinted: list
     assert by_priority == ["critical"] * 7 + ["high"] * 2 + ["normal"]
 
 
-def test_sweeps_go_on_after_a_failure_and_say_so_once(monkeypatch: pytest.MonkeyPatch, settings: Any, capsys: Any) -> None:
+def test_sweeps_go_on_after_a_failure_and_say_so_once(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, capsys: Any
+) -> None:
     settings.DISPATCH_INTERVAL_SECONDS = 0.01
     stop, sweeps = threading.Event(), []
 

@@ -20,7 +20,7 @@ from delivery.broker import QUEUES
 from delivery.bulkhead import Bulkhead
 from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
-from delivery.lease import Lease, LeaseLost, claim
+from delivery.lease import Lease, LeaseLostError, claim
 from delivery.models import Batch
 from delivery.statements import Patch
 from delivery.vendors import close_channels, open_channels, open_vendor
@@ -33,7 +33,9 @@ from tests.pipeline import world
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_1_backlog_longer_than_any_grace_keeps_every_hint_valid(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1_backlog_longer_than_any_grace_keeps_every_hint_valid(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hinted: list[ObjectId] = []
     monkeypatch.setattr(dispatcher, "send_hints", lambda batches: hinted.extend(b["_id"] for b in batches) or [])
     trader = world.make_trader()
@@ -70,7 +72,9 @@ def test_2_two_channels_that_record_at_the_same_time_keep_each_others_retry(vend
     assert stored["wake_at"] == soon.replace(tzinfo=None)
 
 
-def test_3_recorded_retry_is_not_taken_for_an_unknown_outcome(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_3_recorded_retry_is_not_taken_for_an_unknown_outcome(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vendors.behave("twilio", rules=[{"match": {"first_n": 1}, "code": "throttled", "retry_after": 1}])
     trader = world.make_trader()
     follower = world.make_follower(trader, "sms")
@@ -120,7 +124,7 @@ def test_4_outcome_of_a_worker_that_lost_its_lease_is_not_written(vendors: Sandb
     statements.record(batch["_id"], [Patch(row["_id"], {"state": "sent", "batch": None}, spent=1)])
 
     assert world.delivery(world.alert(event, follower), "sms")["state"] == "unknown"
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         lease.renew()
     assert lease.remaining == 0
 
@@ -201,10 +205,34 @@ def test_6_claim_whose_answer_was_lost_is_still_ours(vendors: Sandbox, monkeypat
     assert lease.batch["token"] == world.batch(batch["_id"])["token"]
 
 
-@pytest.mark.parametrize("model", [Batch, world.Notification, world.TradeEvent])
-def test_6_claims_outcomes_and_events_are_written_to_the_journal_of_a_majority(model: Any) -> None:
-    concern = collection(model).write_concern.document
-    assert (concern["w"], concern["j"]) == ("majority", True)
+def test_6_what_precedes_an_offset_a_claim_and_an_outcome_are_durable(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: dict[str, set[Any]] = {}
+
+    def note(name: str) -> None:
+        original = getattr(Collection, name)
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            concern = self.write_concern.document
+            written.setdefault(f"{self.name}.{name}", set()).add((concern["w"], concern["j"]))
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Collection, name, call)
+
+    trader = world.make_trader()
+    world.make_follower(trader, "fcm")
+    for name in ("insert_many", "find_one_and_update", "update_many"):
+        note(name)
+    shards = world.take_in_trades(world.trade(trader))
+    taken_in = {call: set(concerns) for call, concerns in written.items()}
+    fan_out_shard(shards[0]["_id"])
+    world.deliver_all()
+
+    durable = {("majority", True)}
+    assert taken_in == {"notifications_tradeevent.insert_many": durable, "delivery_batch.insert_many": durable}
+    assert written["delivery_batch.find_one_and_update"] == durable  # Claims.
+    assert written["notifications_notification.update_many"] == durable  # Outcomes.
 
 
 def test_7_event_is_done_only_when_every_shard_is(vendors: Sandbox, settings: Any) -> None:
@@ -248,7 +276,9 @@ def test_7_batch_that_is_found_empty_waits_for_its_fan_out(vendors: Sandbox, mon
     assert all(b["finished_at"] for b in collection(Batch).find())
 
 
-def test_7_rows_stored_while_a_batch_is_being_loaded_are_sent(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_7_rows_stored_while_a_batch_is_being_loaded_are_sent(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rows arrive, and the shard is done, between the first reading of the rows and the look at the shard."""
     trader = world.make_trader()
     world.make_follower(trader, "fcm")
@@ -275,7 +305,9 @@ def test_7_rows_stored_while_a_batch_is_being_loaded_are_sent(vendors: Sandbox, 
 
 
 @pytest.mark.parametrize("newer_first", [True, False])
-def test_8_older_trade_that_is_late_never_replaces_a_newer_entry(vendors: Sandbox, settings: Any, newer_first: bool) -> None:
+def test_8_older_trade_that_is_late_never_replaces_a_newer_entry(
+    vendors: Sandbox, settings: Any, newer_first: bool
+) -> None:
     settings.INAPP_KEEP = 1
     trader = world.make_trader()
     follower = world.make_follower(trader)
@@ -386,7 +418,11 @@ def test_10_exit_withdraws_what_waits_and_what_is_in_a_batch_but_not_what_was_se
     assert world.alert(entry, in_batch)["state"] == "pending"
     world.deliver_all()
 
-    assert [world.alert(entry, f)["state"] for f in (waiting, in_batch, sent)] == ["cancelled", "cancelled", "delivered"]
+    assert [world.alert(entry, f)["state"] for f in (waiting, in_batch, sent)] == [
+        "cancelled",
+        "cancelled",
+        "delivered",
+    ]
 
 
 def test_10_late_exit_leaves_a_newer_entry_alone(vendors: Sandbox) -> None:
@@ -466,7 +502,9 @@ def test_11_shard_whose_worker_dies_every_time_is_given_up_too(vendors: Sandbox,
     assert world.batch(shard["_id"])["next_look_at"] is None
 
 
-def test_12_waiting_batch_costs_one_document_however_many_rows_it_holds(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_12_waiting_batch_costs_one_document_however_many_rows_it_holds(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trader = world.make_trader()
     for _ in range(20):
         world.make_follower(trader, "fcm")

@@ -22,7 +22,7 @@ from delivery.vendors import close_channels, open_channels
 from followers import clock
 from followers.models import Endpoint, Follow, Follower, Trader
 from followers.mongo import collection
-from notifications.models import InAppEntry, Notification, TradeEvent  # noqa: F401  The tests reach them here.
+from notifications.models import InAppEntry, Notification, TradeEvent
 from notifications.statements import event_id
 
 Document = dict[str, Any]
@@ -46,11 +46,15 @@ def make_trader(portfolio: str = "100000", currency: str = "INR") -> Trader:
     )
 
 
-def make_follower(trader: Trader, *channels: str, portfolio: str | None = "10000", since: datetime | None = None, **follow: Any) -> Follower:
+def make_follower(
+    trader: Trader, *channels: str, portfolio: str | None = "10000", since: datetime | None = None, **follow: Any
+) -> Follower:
     """A follower with one endpoint per named channel; `discord_dm` is a direct message's address."""
     n = next(_numbers)
     value = None if portfolio is None else Decimal(portfolio)
-    follower = Follower.objects.create(external_id=f"F-{n}", name=f"Follower {n}", portfolio_value=value, currency="INR")
+    follower = Follower.objects.create(
+        external_id=f"F-{n}", name=f"Follower {n}", portfolio_value=value, currency="INR"
+    )
     Follow.objects.create(trader=trader, follower=follower, since=since or clock.now() - timedelta(days=1), **follow)
     for channel in channels:
         add_endpoint(channel, follower=follower)
@@ -66,7 +70,9 @@ def add_endpoint(channel: str, **owner: Any) -> Endpoint:
     )
 
 
-def trade(trader: Trader | str, event: str | None = None, executed_at: datetime | None = None, **details: Any) -> Document:
+def trade(
+    trader: Trader | str, event: str | None = None, executed_at: datetime | None = None, **details: Any
+) -> Document:
     """An event as the engine publishes it; `details` overrides tradeDetails."""
     at = executed_at or clock.now()
     return {
@@ -140,7 +146,9 @@ def alert(event: Document, follower: Follower | None) -> Document:
 
 
 def entries(follower: Follower) -> list[Document]:
-    return list(collection(InAppEntry).find({"follower_id": follower.pk}).sort([("executed_at", -1), ("event_key", -1)]))
+    return list(
+        collection(InAppEntry).find({"follower_id": follower.pk}).sort([("executed_at", -1), ("event_key", -1)])
+    )
 
 
 def stored_event(event: Document) -> Document:

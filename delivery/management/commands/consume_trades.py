@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from datetime import UTC, datetime
 from threading import Event
 from types import FrameType
 from typing import Any
@@ -14,6 +13,7 @@ import delivery.actors  # noqa: F401  # Hints are enqueued by the actors' names.
 from delivery.consumer import TradeConsumer, UnreadableRecordError, take_in_and_hint
 from delivery.kafka import connection_options
 from delivery.poison import PoisonLimitError
+from followers import clock
 from notifications.calendars import preload
 
 PRELOADED_EXCHANGES = ("XNSE", "XNYS")
@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, told_to_stop)
-        preload(PRELOADED_EXCHANGES, datetime.now(UTC))
+        preload(PRELOADED_EXCHANGES, clock.now())
         connection_options()  # A wrong setting is worth a line now, not at every try to connect.
         try:
             TradeConsumer(stop, take_in_and_hint).run()

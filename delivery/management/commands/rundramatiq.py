@@ -14,4 +14,3 @@ class Command(DramatiqCommand):
         # Our own logging writes one JSON object a line; a second handler would write every line twice.
         # Ten minutes of grace would hold up a deployment: what is unfinished by then wakes up elsewhere.
         parser.set_defaults(skip_logging=True, worker_shutdown_timeout=30_000)
-

@@ -1,0 +1,129 @@
+"""The admin of traders, followers and who follows whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.admin import TabularInline
+
+import followers.admin_staff  # noqa: F401  # Registers its pages; Django looks for them in this module only.
+from followers import clock
+from followers.admin_base import QuickModelAdmin, link_to, list_link, moment_column, plain, starts_with
+from followers.admin_endpoints import endpoint_table
+from followers.models import Endpoint, Follow, Follower, Trader
+
+
+class PersonAdmin(QuickModelAdmin):
+    """What traders and followers have in common."""
+
+    ordering = ("external_id",)
+    search_fields = ("external_id",)
+    search_help_text = "External id, or its beginning"
+
+    def found_by(self, term: str) -> Q:
+        return starts_with("external_id", term)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        # Other systems know a person by the external id: it is given once.
+        return [*super().get_readonly_fields(request, obj), *(["external_id"] if obj else [])]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: forms.ModelForm[Any], change: bool) -> None:
+        if "portfolio_value" in form.changed_data:
+            obj.portfolio_as_of = clock.now()
+        super().save_model(request, obj, form, change)
+
+    @admin.display(description="Portfolio")
+    def portfolio(self, person: Any) -> str:
+        return f"{plain(person.portfolio_value)} {person.currency}".strip()
+
+    as_of = moment_column("portfolio_as_of", "Portfolio as of")
+
+
+@admin.register(Trader)
+class TraderAdmin(PersonAdmin):
+    list_display = ("external_id", "name", "portfolio", "as_of")
+    fields = ("external_id", "name", "portfolio_value", "currency", "as_of", "follows", "community_channels")
+    readonly_fields = ("as_of", "follows", "community_channels")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Trader | None = None) -> bool:
+        return False  # It would take the follows of perhaps fifty thousand people along.
+
+    @admin.display(description="Followers")
+    def follows(self, trader: Trader) -> SafeString | str:
+        return list_link(Follow, "Show the followers", trader__id__exact=trader.pk) if trader.pk else "–"
+
+    @admin.display(description="Community channels")
+    def community_channels(self, trader: Trader) -> SafeString | str:
+        return endpoint_table(Endpoint.objects.filter(trader_id=trader.pk)) if trader.pk else "–"
+
+
+class FollowInline(TabularInline):
+    model = Follow
+    extra = 0
+    hide_title = True
+    fields = ("trader", "multiplier", "allocation", "max_notional", "since", "ended_at")
+    autocomplete_fields = ("trader",)
+    verbose_name_plural = "follows"
+
+
+@admin.register(Follower)
+class FollowerAdmin(PersonAdmin):
+    list_display = ("external_id", "name", "portfolio", "as_of", "locale", "timezone")
+    fields = (
+        "external_id", "name", "portfolio_value", "currency", "as_of", "locale", "timezone", "preferences", "endpoints",
+    )  # fmt: skip
+    readonly_fields = ("as_of", "endpoints")
+    inlines = (FollowInline,)
+
+    @admin.display(description="Endpoints")
+    def endpoints(self, follower: Follower) -> SafeString | str:
+        return endpoint_table(Endpoint.objects.filter(follower_id=follower.pk)) if follower.pk else "–"
+
+
+# --- Follows ---------------------------------------------------------------------------------------------------------
+@admin.register(Follow)
+class FollowAdmin(QuickModelAdmin):
+    list_display = ("number", "trader_link", "follower_link", "multiplier_", "allocation_", "since", "ended_at")
+    ordering = ("trader_id", "follower_id")  # The unique index, which also serves a list of one trader.
+    search_fields = ("follower__external_id",)
+    search_help_text = "External id of a follower or of a trader"
+    autocomplete_fields = ("trader", "follower")
+    fields = ("trader", "follower", "multiplier", "allocation", "max_notional", "since", "ended_at")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Follow]:
+        return super().get_queryset(request).prefetch_related("trader", "follower")
+
+    def found_by(self, term: str) -> Q:
+        follower = Follower.objects.filter(external_id=term).values_list("pk", flat=True).first()
+        if follower is not None:
+            return Q(follower_id=follower)
+        trader = Trader.objects.filter(external_id=term).values_list("pk", flat=True).first()
+        return Q(trader_id=trader) if trader is not None else Q(pk__in=[])
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), *(["trader", "follower"] if obj else [])]
+
+    @admin.display(description="Follow")
+    def number(self, follow: Follow) -> str:
+        return f"…{str(follow.pk)[-8:]}"
+
+    @admin.display(description="Trader")
+    def trader_link(self, follow: Follow) -> SafeString:
+        return link_to(follow, "trader")
+
+    @admin.display(description="Follower")
+    def follower_link(self, follow: Follow) -> SafeString:
+        return link_to(follow, "follower")
+
+    @admin.display(description="Multiplier")
+    def multiplier_(self, follow: Follow) -> str:
+        return plain(follow.multiplier)
+
+    @admin.display(description="Allocation")
+    def allocation_(self, follow: Follow) -> str:
+        return plain(follow.allocation) if follow.allocation is not None else "whole portfolio"

@@ -1,0 +1,232 @@
+"""The admin of endpoints: an address is masked wherever it is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.safestring import SafeString
+from unfold.forms import ActionForm
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from followers import clock
+from followers.addresses import mask_address
+from followers.admin_base import QuickModelAdmin, badge, link, link_to, moment, moment_column, object_id, table
+from followers.choices import VENDOR_CHANNELS, Channel
+from followers.encryption import UnknownKeyError, decrypt
+from followers.models import Endpoint, Follower, Trader
+from followers.statements import addresses
+
+UNREADABLE = "unreadable: its key is missing"
+
+
+def masked_addresses(endpoint_ids: list[Any]) -> dict[Any, str]:
+    """The masked address of each endpoint. One whose key is gone is called unreadable; it must not fail the page."""
+    masked: dict[Any, str] = {}
+    for endpoint_id, stored in addresses(endpoint_ids).items():
+        try:
+            masked[endpoint_id] = mask_address(decrypt(stored["address"]))
+        except UnknownKeyError:
+            masked[endpoint_id] = UNREADABLE
+    return masked
+
+
+def endpoint_table(endpoints: QuerySet[Endpoint]) -> SafeString:
+    rows = list(endpoints.defer("address").order_by("pk")[:200])
+    masked = masked_addresses([e.pk for e in rows])
+    return table(
+        ("Channel", "Address", "Platform", "State", "Registered"),
+        (
+            (
+                Channel(e.channel).label,
+                link(Endpoint, e.pk, masked.get(e.pk, "–")),
+                e.platform or "–",
+                activity_badge(e),
+                moment(e.registered_at),
+            )
+            for e in rows
+        ),
+    )
+
+
+def activity_badge(endpoint: Endpoint) -> SafeString:
+    return badge("active", "green") if endpoint.active else badge("deactivated", "grey")
+
+
+class EndpointForm(forms.ModelForm):
+    """Adds an endpoint; its address is typed once and shown masked ever after."""
+
+    class Meta:
+        model = Endpoint
+        fields = ("follower", "trader", "channel", "address", "platform", "app", "environment")
+        widgets = {"address": UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"})}
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]  # Normalises the address and hashes it, in Endpoint.clean.
+        if self.errors or self.instance.pk is not None:
+            return
+        taken = Endpoint.objects.filter(channel=self.instance.channel, address_hash=self.instance.address_hash)
+        if taken.defer("address").exists():
+            self.add_error("address", ValidationError("This address is registered already.", code="unique"))
+
+
+class ReasonForm(ActionForm):
+    """The list's actions, with the words that the log keeps beside them."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=200,
+        label="",
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Reason", "aria-label": "Reason"}),
+    )
+
+
+class ActivityFilter(admin.SimpleListFilter):
+    """Deactivated endpoints are few and have an index of their own; nearly all others are active."""
+
+    title = "state"
+    parameter_name = "active"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "Active"), ("0", "Deactivated")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
+        return queryset.filter(active=self.value() == "1") if self.value() in {"0", "1"} else queryset
+
+
+class ChannelFilter(admin.SimpleListFilter):
+    title = "channel"
+    parameter_name = "channel"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(c.value, str(c.label)) for c in VENDOR_CHANNELS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
+        return queryset.filter(channel=self.value()) if self.value() else queryset
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(QuickModelAdmin):
+    list_display = ("masked_address", "channel", "owner", "platform", "activity", "registered")
+    list_filter = (ChannelFilter, ActivityFilter)
+    ordering = ("-id",)
+    search_fields = ("follower__external_id",)
+    search_help_text = "External id of a follower, or of the trader of a community channel"
+    deferred_in_list = ("address",)  # One that cannot be read must not fail the whole page.
+    action_form = ReasonForm
+    actions = ("deactivate", "activate")
+    form = EndpointForm
+    autocomplete_fields = ("follower", "trader")
+    add_fields = EndpointForm.Meta.fields
+    change_fields = (
+        "channel", "masked_address", "owner", "platform", "app", "environment",
+        "activity", "deactivated_reason", "deactivated", "registered",
+    )  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
+        return super().get_queryset(request).prefetch_related("trader", "follower")
+
+    def get_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> tuple[str, ...]:
+        return self.change_fields if obj else self.add_fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> list[str]:
+        # Another address is another endpoint; activity changes through the actions, which leave a reason.
+        editable = {"platform", "app", "environment"}
+        return [name for name in self.change_fields if name not in editable] if obj else []
+
+    def get_form(self, request: HttpRequest, obj: Endpoint | None = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is not None:
+            kwargs["form"] = forms.ModelForm  # Its address stays out of the form altogether.
+        return super().get_form(request, obj, change, **kwargs)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        return self._refusal(request, object_id) or super().changeform_view(request, object_id, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self._refusal(request, object_id) or super().delete_view(request, object_id, *args, **kwargs)
+
+    def _refusal(self, request: HttpRequest, text: str | None) -> HttpResponse | None:
+        """An endpoint whose address cannot be decrypted has no page; Django would only say that it does not exist."""
+        pk = object_id(text or "")
+        if pk is None or masked_addresses([pk]).get(pk) != UNREADABLE:
+            return None
+        reason = "This endpoint was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS does not hold."
+        self.message_user(request, reason, messages.ERROR)
+        return redirect("admin:followers_endpoint_changelist")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist = super().get_changelist_instance(request)
+        masked = masked_addresses([e.pk for e in changelist.result_list])
+        for endpoint in changelist.result_list:
+            endpoint.masked = masked.get(endpoint.pk, "–")
+        return changelist
+
+    def found_by(self, term: str) -> Q:
+        follower = Follower.objects.filter(external_id=term).values_list("pk", flat=True).first()
+        if follower is not None:
+            return Q(follower_id=follower)
+        trader = Trader.objects.filter(external_id=term).values_list("pk", flat=True).first()
+        if trader is not None:
+            return Q(trader_id=trader)
+        return Q(pk=found) if (found := object_id(term)) else Q(pk__in=[])
+
+    @admin.action(description="Deactivate, with a reason", permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        reason = request.POST.get("reason", "").strip()[:200]
+        if not reason:
+            self.message_user(request, "Say why: the reason is kept with the endpoint.", messages.ERROR)
+            return
+        change = {"active": False, "deactivated_reason": reason, "deactivated_at": clock.now()}
+        self._set_activity(request, queryset.filter(active=True), change, f"Deactivated: {reason}")
+
+    @admin.action(description="Activate, with a reason", permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        reason = request.POST.get("reason", "").strip()[:200]
+        if not reason:
+            self.message_user(request, "Say why: the reason is kept in the endpoint's history.", messages.ERROR)
+            return
+        change = {"active": True, "deactivated_reason": "", "deactivated_at": None}
+        self._set_activity(request, queryset.filter(active=False), change, f"Activated: {reason}")
+
+    def _set_activity(
+        self, request: HttpRequest, rows: QuerySet[Endpoint], change: dict[str, Any], message: str
+    ) -> None:
+        ids = list(rows.order_by().values_list("pk", flat=True))
+        changed = Endpoint.objects.filter(pk__in=ids, active=not change["active"]).update(**change)
+        masked = masked_addresses(ids)
+        content_type = ContentType.objects.get_for_model(Endpoint)
+        LogEntry.objects.bulk_create(
+            LogEntry(
+                user_id=request.user.pk, content_type=content_type, object_id=str(pk),
+                object_repr=masked.get(pk, str(pk)),
+                action_flag=CHANGE, change_message=message,
+            )
+            for pk in ids
+        )  # fmt: skip
+        self.message_user(
+            request, f"{message.partition(':')[0]} {changed:,} of the chosen endpoints.", messages.SUCCESS
+        )
+
+    @admin.display(description="Address")
+    def masked_address(self, endpoint: Any) -> str:
+        return getattr(endpoint, "masked", None) or mask_address(endpoint.address)
+
+    @admin.display(description="Owner")
+    def owner(self, endpoint: Endpoint) -> SafeString:
+        return link_to(endpoint, "trader" if endpoint.follower_id is None else "follower")
+
+    @admin.display(description="State")
+    def activity(self, endpoint: Endpoint) -> SafeString:
+        return activity_badge(endpoint)
+
+    deactivated = moment_column("deactivated_at", "Deactivated")
+    registered = moment_column("registered_at", "Registered")

@@ -1,0 +1,107 @@
+"""Is this process alive (/healthz), and is what it works with reachable (/readyz)?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import boto3
+import pymongo
+import redis
+import structlog
+from botocore.config import Config
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+from kafka import KafkaAdminClient
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+logger = structlog.get_logger(__name__)
+
+CHECK_SECONDS = 2.0
+"""Each check ends by itself within this time; the answer does not wait longer even if one should not."""
+
+# Threads of their own: checks that hang must not take the threads of the sockets and views.
+_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="readyz")
+
+
+@never_cache
+async def healthz(request: HttpRequest) -> HttpResponse:
+    """200 as long as this process answers at all."""
+    return HttpResponse("ok", content_type="text/plain")
+
+
+@never_cache
+async def readyz(request: HttpRequest) -> JsonResponse:
+    """200 if everything is reachable, else 503; `away` names what is not. The causes are logged, not shown."""
+    states = await asyncio.gather(*(_is_reachable(name, check) for name, check in CHECKS.items()))
+    away = [name for name, reachable in zip(CHECKS, states, strict=True) if not reachable]
+    return JsonResponse({"ready": not away, "away": away}, status=503 if away else 200)
+
+
+async def _is_reachable(name: str, check: Callable[[], None]) -> bool:
+    running = asyncio.get_running_loop().run_in_executor(_threads, check)
+    try:
+        # Some slack, so that a check that ends in time by itself tells its own error.
+        await asyncio.wait_for(running, CHECK_SECONDS + 0.5)
+    except Exception as error:  # Whatever a driver raises, its server is not reachable.
+        logger.warning("Not reachable.", dependency=name, error=f"{type(error).__name__}: {str(error)[:200]}")
+        return False
+    return True
+
+
+def _check_mongodb() -> None:
+    with pymongo.timeout(CHECK_SECONDS):
+        cast(Any, connection).database.command("ping")
+
+
+def _ping_redis(url: str) -> None:
+    client = redis.Redis.from_url(
+        url, socket_timeout=CHECK_SECONDS, socket_connect_timeout=CHECK_SECONDS, retry=Retry(NoBackoff(), 0)
+    )
+    with client:
+        client.ping()
+
+
+def _check_redis() -> None:
+    _ping_redis(settings.REDIS_URL)
+
+
+def _check_kafka() -> None:
+    milliseconds = int(CHECK_SECONDS * 1000)
+    admin = KafkaAdminClient(
+        bootstrap_servers=settings.KAFKA_BOOTSTRAP_SERVERS,
+        security_protocol=settings.KAFKA_SECURITY_PROTOCOL,
+        sasl_mechanism=settings.KAFKA_SASL_MECHANISM or None,
+        sasl_plain_username=settings.KAFKA_SASL_USERNAME or None,
+        sasl_plain_password=settings.KAFKA_SASL_PASSWORD or None,
+        ssl_cafile=settings.KAFKA_SSL_CAFILE or None,
+        bootstrap_timeout_ms=milliseconds,
+        request_timeout_ms=milliseconds,
+    )
+    admin.close()
+
+
+def _check_broker() -> None:
+    if urlsplit(settings.DRAMATIQ_BROKER_URL).scheme != "sqs":
+        _ping_redis(settings.DRAMATIQ_BROKER_URL)
+        return
+    once = Config(connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS, retries={"total_max_attempts": 1})
+    sqs = boto3.session.Session().client("sqs", endpoint_url=settings.SQS_ENDPOINT_URL or None, config=once)
+    try:
+        sqs.list_queues(QueueNamePrefix=settings.QUEUE_NAMESPACE, MaxResults=1)
+    finally:
+        sqs.close()
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "mongodb": _check_mongodb,
+    "redis": _check_redis,
+    "kafka": _check_kafka,
+    "broker": _check_broker,
+}

@@ -1,0 +1,158 @@
+"""What the live push does at a bad moment: late registrations, a Redis that is emptied, restarts or is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels_redis.pubsub import RedisSingleShardConnection
+from websockets.exceptions import ConnectionClosed
+
+from followers.models import Follower
+from notifications import inbox, tokens
+from notifications.consumers import SUBPROTOCOL
+from notifications.live import push, push_alerts
+from tests.web import builders
+from tests.web.private_redis import PrivateRedis
+from tests.web.server import App, Server, app, raw_socket, running_server
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+stored_entry = sync_to_async(builders.stored_entry)
+tell = sync_to_async(push_alerts)
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, settings) -> Iterator[PrivateRedis]:
+    """A Redis for this test alone, which the settings name."""
+    private = PrivateRedis(tmp_path)
+    private.start()
+    layers = deepcopy(settings.CHANNEL_LAYERS)
+    layers["default"]["CONFIG"]["hosts"][0]["address"] = private.url
+    settings.REDIS_URL, settings.CHANNEL_LAYERS = private.url, layers
+    settings.PRESENCE_TTL_SECONDS = 3  # Renewed every second.
+    yield private
+    private.stop()
+
+
+@pytest.fixture
+def own_server(transactional_db: None, own_redis: PrivateRedis) -> Iterator[Server]:
+    with running_server() as started:
+        yield started
+
+
+async def test_a_follower_who_connects_while_an_alert_is_inserted_is_told_of_it(
+    server: Server, ann: Follower, monkeypatch
+):
+    """Race 9. The whole fan-out happens right after the socket's first look at its inbox, which still saw nothing.
+
+    So the frame must come live; it does because the socket registered before it looked.
+    """
+    inserted: list[dict[str, Any]] = []
+    read_count = inbox.unread_count
+
+    def count_then_fan_out(follower_id, now):
+        count = read_count(follower_id, now)
+        if not inserted:
+            inserted.append(builders.stored_entry(ann))
+            push_alerts(inserted, [])
+        return count
+
+    monkeypatch.setattr(inbox, "unread_count", count_then_fan_out)
+    async with app(server, tokens.mint(ann)) as phone:
+        frame = await phone.hear()
+
+    assert (frame["type"], frame["id"]) == ("notification.created", str(inserted[0]["_id"]))
+
+
+async def test_a_socket_does_not_look_before_its_subscription_is_in_force(
+    own_server: Server, ann: Follower, monkeypatch
+):
+    """The library does not wait for the answer to SUBSCRIBE; here Redis carries it out late."""
+    late, test_loop = asyncio.Event(), asyncio.get_running_loop()
+    subscribe, subscriptions = RedisSingleShardConnection.subscribe, []
+
+    async def subscribe_late(self, channel):
+        if "__group__" not in channel:
+            await subscribe(self, channel)
+            return
+        release = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(late.wait(), test_loop))
+        subscriptions.append(asyncio.create_task(_after(release, lambda: subscribe(self, channel))))
+
+    monkeypatch.setattr(RedisSingleShardConnection, "subscribe", subscribe_late)
+    async with raw_socket(own_server, [SUBPROTOCOL, tokens.mint(ann)]) as socket:
+        phone = App(socket)
+        # The answer to this comes after whatever the connect has sent: nothing, for the subscription is not there.
+        assert await phone.everything_so_far() == []
+
+        late.set()
+
+        assert await phone.hear() == {"type": "unread_count.changed", "count": 0}
+
+
+async def _after(condition, step):
+    await condition
+    return await step()
+
+
+async def test_an_emptied_redis_costs_no_alert(own_server: Server, own_redis: PrivateRedis, ann: Follower):
+    async with app(own_server, tokens.mint(ann)) as phone:
+        own_redis.client.flushall()
+        unseen = await stored_entry(ann)
+        assert await tell([unseen], []) == 0  # Nobody is known to be connected.
+
+        # The next renewal notices, registers again and brings what was missed.
+        await phone.hear_until("notification.created", id=str(unseen["_id"]))
+
+        seen = await stored_entry(ann)
+        assert await tell([seen], []) == 2
+        await phone.hear_until("notification.created", id=str(seen["_id"]))
+
+
+async def test_a_restarted_redis_costs_no_alert_and_no_socket(
+    own_server: Server, own_redis: PrivateRedis, ann: Follower
+):
+    async with app(own_server, tokens.mint(ann)) as phone:
+        own_redis.stop()
+        missed = await stored_entry(ann)
+        assert await tell([missed], []) == 0  # Logged, not raised: the fan-out goes on.
+
+        own_redis.start()
+
+        await phone.hear_until("notification.created", id=str(missed["_id"]))
+        seen = await stored_entry(ann)
+        assert await tell([seen], []) == 2
+        await phone.hear_until("notification.created", id=str(seen["_id"]))
+
+
+async def test_a_lost_subscription_is_noticed_though_redis_forgot_nothing(
+    own_server: Server, own_redis: PrivateRedis, ann: Follower
+):
+    async with app(own_server, tokens.mint(ann)) as phone:
+        unpushed = await stored_entry(ann)  # Its frame is published while nobody listens.
+
+        own_redis.client.client_kill_filter(_type="pubsub")
+
+        await phone.hear_until("notification.created", id=str(unpushed["_id"]))
+
+
+async def test_push_says_how_many_frames_were_not_sent(own_redis: PrivateRedis, ann: Follower):
+    own_redis.stop()
+
+    assert await sync_to_async(push)([(ann.pk, {"type": "unread_count.changed", "count": 1})] * 3) == 3
+
+
+async def test_a_socket_that_cannot_be_registered_is_asked_to_come_again(
+    own_server: Server, own_redis: PrivateRedis, ann: Follower
+):
+    own_redis.stop()
+    async with raw_socket(own_server, [SUBPROTOCOL, tokens.mint(ann)]) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1013
