@@ -78,7 +78,8 @@ class _own_database:  # noqa: N801  # A context manager, named as it is read.
     def __exit__(self, *error: object) -> None:
         from django.db import connection
 
-        connection.database.client.drop_database(connection.settings_dict["NAME"])
+        database: Any = connection
+        database.database.client.drop_database(connection.settings_dict["NAME"])
 
 
 def _write_file(path: Path, lines: int) -> None:
@@ -122,7 +123,8 @@ def _timed_import(path: Path) -> tuple[float, list[int]]:
 def _table(name: str) -> Any:
     from django.db import connection
 
-    return connection.get_collection(name)
+    database: Any = connection
+    return database.get_collection(name)
 
 
 def _empty() -> None:

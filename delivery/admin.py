@@ -58,7 +58,8 @@ class FannedOutEventAdmin(TradeEventAdmin):
     readonly_fields = (*TradeEventAdmin.readonly_fields, "shard_table")
 
     def has_rerun_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("notifications.change_tradeevent")
+        user: Any = request.user
+        return bool(user.has_perm("notifications.change_tradeevent"))
 
     @admin.action(description="Run the fan-out again", permissions=["rerun"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[TradeEvent]) -> None:
@@ -103,7 +104,8 @@ class ReplayableEventAdmin(RejectedEventAdmin):
     actions = ("replay",)
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("notifications.change_rejectedevent")
+        user: Any = request.user
+        return bool(user.has_perm("notifications.change_rejectedevent"))
 
     @admin.action(description="Replay", permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: QuerySet[RejectedEvent]) -> None:

@@ -223,25 +223,22 @@ def _expire_unclaimed(batch: Document, now: datetime) -> int:
 
 
 def _rebatch(rows: list[Document], priority: str, now: datetime, sweep: Sweep) -> None:
-    """Puts due deliveries without a batch into new ones. What crashed a worker once is sent alone from then on."""
+    """Puts due deliveries without a batch into new ones."""
     made: list[Document] = []
     namings: list[Naming] = []
-    open_batches: dict[tuple[str, int], Document] = {}
+    open_batches: dict[tuple[str, int, int], Document] = {}
     for row in rows:
         used: dict[str, int] = defaultdict(int)
         for delivery in row["deliveries"]:
             if not _is_due(delivery, now):
                 continue
-            channel = delivery["channel"]
-            lane = (channel, used[channel])
+            channel, limit = delivery["channel"], _batch_limit(delivery)
+            lane = (channel, used[channel], limit)  # Suspects never travel with the others.
             used[channel] += 1
-            alone = delivery["error_code"] == Reason.LEASE_LOST
-            batch = None if alone else open_batches.get(lane)
-            if batch is None or len(batch["ids"]) >= batches.batch_size(channel in KEYED_CHANNELS):
-                batch = batches.delivery_batch(channel, priority, [], now)
+            batch = open_batches.get(lane)
+            if batch is None or len(batch["ids"]) >= limit:
+                batch = open_batches[lane] = batches.delivery_batch(channel, priority, [], now)
                 made.append(batch)
-                if not alone:
-                    open_batches[lane] = batch
             batch["ids"].append(row["_id"])
             namings.append(Naming(row["_id"], delivery["endpoint"], batch["_id"]))
     if not made:
@@ -249,6 +246,17 @@ def _rebatch(rows: list[Document], priority: str, now: datetime, sweep: Sweep) -
     batches.name_batches(made, namings, now)
     send_hints(made)
     sweep.rebatched += len(namings)
+
+
+def _batch_limit(delivery: Document) -> int:
+    """How many may share the delivery's next batch.
+
+    One of those that a worker died with may have been the cause: they travel in small batches, and alone after the
+    second time, so that the culprit is found and the others get through.
+    """
+    if delivery["error_code"] != Reason.LEASE_LOST:
+        return batches.batch_size(delivery["channel"] in KEYED_CHANNELS)
+    return 1 if delivery["attempts"] > 1 else min(settings.UNKEYED_BATCH, settings.DELIVERY_BATCH)
 
 
 def _is_due(delivery: Document, now: datetime) -> bool:

@@ -15,13 +15,12 @@ from typing import Any
 
 from bson import ObjectId
 from django.conf import settings
-from django.db import connection
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 
 from delivery.choices import BatchKind
 from delivery.models import Batch
-from followers.mongo import collection, durably, insert_missing, quick
+from followers.mongo import collection, database, durably, insert_missing, quick
 from notifications.choices import DeliveryState, Reason
 from notifications.models import Notification
 from notifications.statements import Pipeline, change_deliveries, derive, ended
@@ -233,7 +232,7 @@ def end_rows(batch: Document, state: DeliveryState, reason: Reason, only_expired
 
 
 def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_attempts: int) -> int:
-    """in a dead worker's batch → queued without one, due now, to be batched alone; an attempt is spent.
+    """in a dead worker's batch → queued without one, due now; an attempt is spent.
 
     One that is out of attempts has failed: a row that crashes its worker every time must not do so for ever.
     """
@@ -368,8 +367,7 @@ def name_batches(batches: list[Document], namings: Sequence[Naming], now: dateti
         collection(Batch).insert_many(batches, session=session)
         collection(Notification).update_many({"_id": {"$in": ids}}, pipeline, session=session)
 
-    connection.ensure_connection()
-    with connection.connection.start_session() as session:
+    with database().client.start_session() as session:
         session.with_transaction(name)
 
 

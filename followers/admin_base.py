@@ -19,7 +19,6 @@ from bson.errors import InvalidId
 from django.contrib import admin
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.paginator import Paginator
-from django.db import connection
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -30,6 +29,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
 from followers.index_order import in_index_order
+from followers.mongo import collection
 
 EMPTY = "–"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ class QuickPaginator(Paginator):
         if not isinstance(rows, QuerySet):
             return super().count
         if not rows.query.where:
-            return connection.get_collection(rows.model._meta.db_table).estimated_document_count()
+            return collection(rows.model).estimated_document_count()
         return rows.order_by()[:COUNTED_UP_TO].count()
 
 

@@ -221,7 +221,7 @@ class EndpointAdmin(QuickModelAdmin):
         return getattr(endpoint, "masked", None) or mask_address(endpoint.address)
 
     @admin.display(description="Owner")
-    def owner(self, endpoint: Endpoint) -> SafeString:
+    def owner(self, endpoint: Any) -> SafeString:
         return link_to(endpoint, "trader" if endpoint.follower_id is None else "follower")
 
     @admin.display(description="State")

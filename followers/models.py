@@ -6,6 +6,7 @@ import hashlib
 from decimal import Decimal
 from typing import Any
 
+from bson import ObjectId
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
@@ -62,6 +63,9 @@ def follower_bucket(follower_id: object) -> int:
 class Follow(models.Model):
     """One person's following of one trader. Following again after an end reuses the row."""
 
+    trader_id: ObjectId
+    follower_id: ObjectId
+
     id = ObjectIdAutoField(primary_key=True)
     trader = models.ForeignKey(Trader, models.CASCADE, db_index=False)
     follower = models.ForeignKey(Follower, models.CASCADE)
@@ -90,6 +94,9 @@ class Follow(models.Model):
 
 class Endpoint(models.Model):
     """An address of a follower, or of a trader's community channel. (channel, address) belongs to one owner."""
+
+    follower_id: ObjectId | None
+    trader_id: ObjectId | None
 
     id = ObjectIdAutoField(primary_key=True)
     follower = models.ForeignKey(Follower, models.CASCADE, null=True, blank=True, related_name="endpoints")

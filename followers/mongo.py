@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 from django.db import connection
 from django.db.models import Model
 from pymongo import WriteConcern
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure, PyMongoError, WriteConcernError
 
 logger = structlog.get_logger(__name__)
@@ -22,9 +23,14 @@ REPEAT_FOR_SECONDS = 30.0
 """How long a statement is repeated before its caller is told; the database's own elections take some 12 s."""
 
 
+def database() -> Database[dict[str, Any]]:
+    """The database, over the process's one connection pool."""
+    return cast(Any, connection).database
+
+
 def collection(model: type[Model]) -> Collection[dict[str, Any]]:
     """The model's collection, over the process's one connection pool. Reads and writes are majority and journaled."""
-    return connection.get_collection(model._meta.db_table)
+    return database()[model._meta.db_table]
 
 
 def quick(model: type[Model]) -> Collection[dict[str, Any]]:

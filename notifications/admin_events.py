@@ -71,14 +71,14 @@ class TradeEventAdmin(ReadOnlyModelAdmin):
     search_fields = ("external_id",)
     search_help_text = "Event id, correlation id, or external id of a trader"
     deferred_in_list = ("payload",)
-    fieldsets = (
+    fieldsets: Any = (
         (None, {"fields": ("external_id", "correlation_id", "trader_link", "progress", "outcomes", "alerts")}),
         ("Times", {"fields": ("executed", "received", "expires", "fanned_out")}),
         ("Trade", {"fields": TRADE_FIELDS}),
         ("Sizing", {"fields": SIZING_FIELDS}),
         ("As it came", {"fields": ("message",)}),
     )
-    readonly_fields = (
+    readonly_fields: Any = (
         "trader_link", "progress", "outcomes", "alerts", "executed", "received", "expires", "fanned_out", "urgency",
         "message",
         *(name for name in (*TRADE_FIELDS, *SIZING_FIELDS) if name.endswith("_")),

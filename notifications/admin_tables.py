@@ -42,7 +42,10 @@ def labelled(choices: Any, chosen: Any) -> SafeString:
 # --- Events ----------------------------------------------------------------------------------------------------------
 def outcome_counts(event_id: ObjectId) -> dict[str, int]:
     """How many alerts of an event are in which state. Index: notifications_notification (event_id, state), covered."""
-    pipeline = [{"$match": {"event_id": event_id}}, {"$group": {"_id": "$state", "count": {"$sum": 1}}}]
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {"event_id": event_id}},
+        {"$group": {"_id": "$state", "count": {"$sum": 1}}},
+    ]
     rows = durably(lambda: list(collection(Notification).aggregate(pipeline, hint={"event_id": 1, "state": 1})))
     return {row["_id"]: row["count"] for row in rows}
 

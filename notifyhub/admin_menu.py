@@ -56,4 +56,8 @@ def sidebar_link(title: str, model: str, icon: str) -> dict[str, Any]:
 
 def _may_view(model: str) -> Callable[[HttpRequest], bool]:
     app, name = model.split("_", 1)
-    return lambda request: request.user.has_perm(f"{app}.view_{name}")
+    return lambda request: _has_permission(request.user, f"{app}.view_{name}")
+
+
+def _has_permission(user: Any, permission: str) -> bool:
+    return bool(user.has_perm(permission))

@@ -238,7 +238,11 @@ UNFOLD = {
     "SIDEBAR": {
         "show_search": False,
         "navigation": [
-            {"title": title, "separator": title != ADMIN_SECTIONS[0][0], "items": [sidebar_link(*item) for item in items]}
+            {
+                "title": title,
+                "separator": title != ADMIN_SECTIONS[0][0],
+                "items": [sidebar_link(*item) for item in items],
+            }
             for title, items in ADMIN_SECTIONS
         ],
     },

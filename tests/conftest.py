@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import TransactionTestCase
 
 from devstack.stack import Stack
 from devstack.vendors.client import Sandbox
 from devstack.vendors.process import VendorProcess
+from followers.mongo import database
 
 KEPT_COLLECTIONS = {"django_migrations", "django_content_type", "auth_permission"}
 VENDORS = ("apns", "fcm", "twilio", "discord", "onesignal")
@@ -20,17 +20,16 @@ VENDORS = ("apns", "fcm", "twilio", "discord", "onesignal")
 
 def _empty_collections(self: Any) -> None:
     """This backend cannot roll a test back, and a flush takes 80 ms; deleting what is there takes a few."""
-    for name in connection.database.list_collection_names():
+    for name in database().list_collection_names():
         if name not in KEPT_COLLECTIONS and not name.startswith("system."):
-            connection.database[name].delete_many({})
+            database()[name].delete_many({})
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_teardown() -> Iterator[None]:
-    original = TransactionTestCase._fixture_teardown
-    TransactionTestCase._fixture_teardown = _empty_collections  # type: ignore[method-assign]
-    yield
-    TransactionTestCase._fixture_teardown = original  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", _empty_collections)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -53,14 +53,13 @@ def empty_database() -> None:
 def ensure_login(directory: Path) -> str:
     """The password of the superuser `demo`, made at first and kept in a file that only its owner reads."""
     path = directory / PASSWORD_FILE
-    user_model = get_user_model()
-    user = user_model.objects.filter(username=LOGIN_NAME).first()
+    user = User.objects.filter(username=LOGIN_NAME).first()
     if user is not None and path.exists():
         return path.read_text(encoding="ascii").strip()
     password = secrets.token_urlsafe(12)
     write_private(path, f"{password}\n".encode("ascii"))
     if user is None:
-        user_model.objects.create_superuser(LOGIN_NAME, "demo@example.com", password)
+        User.objects.create_superuser(LOGIN_NAME, "demo@example.com", password)
     else:
         user.set_password(password)
         user.save()

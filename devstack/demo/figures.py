@@ -203,12 +203,12 @@ class Sampler:
 
 
 def _due_batches(now: datetime) -> int:
-    """Index: delivery_batch (priority, next_look_at), partial."""
-    query = {"priority": {"$in": Priority.values}, "next_look_at": {"$lte": now}}
+    """Index: delivery_batch (priority, next_look_at), partial: only a query that names the type can use it."""
+    query = {"priority": {"$in": Priority.values}, "next_look_at": {"$lte": now, "$type": "date"}}
     return collection(Batch).count_documents(query, limit=COUNT_LIMIT)
 
 
 def _due_retries(now: datetime) -> int:
-    """Index: notifications_notification (priority, wake_at), partial."""
-    query = {"priority": {"$in": Priority.values}, "wake_at": {"$lte": now + RETRY_HORIZON}}
+    """Index: notifications_notification (priority, wake_at), partial as well."""
+    query = {"priority": {"$in": Priority.values}, "wake_at": {"$lte": now + RETRY_HORIZON, "$type": "date"}}
     return collection(Notification).count_documents(query, limit=COUNT_LIMIT)

@@ -29,7 +29,7 @@ EVENT_FIELDS = {
 OVERLAP = timedelta(seconds=5)
 """Events may be stored a little later than their time of reception says."""
 
-EVENTS_READ = 200  # At once; a burst is no more.
+EVENTS_READ = 1_000  # At once, the oldest first.
 WINDOW = timedelta(seconds=60)
 """Latencies are those of the trades received in so long a time."""
 
@@ -41,6 +41,9 @@ FORGOTTEN_AFTER = timedelta(minutes=10)
 
 RETRYING = "retrying"
 """Shown in place of `queued` where an attempt was made and another waits."""
+
+TROUBLES = [DeliveryState.QUEUED.value, DeliveryState.FAILED.value, DeliveryState.UNKNOWN.value]
+"""The states whose error code tells of a vendor's answer; that of the others is a reason of ours."""
 
 REACHED = (NotificationState.DELIVERED, NotificationState.PARTIAL)
 
@@ -126,17 +129,18 @@ class Outcomes:
 
     def _read_events(self, now: datetime) -> None:
         """Index: notifications_tradeevent (received_at)."""
-        query = {"received_at": {"$gte": max(self._since, now - OVERLAP)}}
+        query = {"received_at": {"$gte": self._since}}
         found = collection(TradeEvent).find(query, EVENT_FIELDS).sort("received_at", 1).limit(EVENTS_READ)
         for event in found:
             if event["_id"] not in self._seen:
-                self._seen[event["_id"]] = now
+                self._seen[event["_id"]] = as_utc(event["received_at"])
                 self.received += 1
                 trade = TradeFigures(event)
                 self._open[event["_id"]] = trade
                 self.recent.append(trade)
                 self._window.append(trade)
-        self._seen = {_id: at for _id, at in self._seen.items() if at > now - 2 * OVERLAP}
+            self._since = max(self._since, as_utc(event["received_at"]) - OVERLAP)
+        self._seen = {_id: at for _id, at in self._seen.items() if at >= self._since}
         while self._window and as_utc(self._window[0].event["received_at"]) < now - WINDOW:
             self._window.popleft()
 
@@ -192,9 +196,7 @@ class Outcomes:
 
     def _settle(self, now: datetime) -> None:
         for _id, trade in list(self._open.items()):
-            age = now - as_utc(trade.event["received_at"])
-            # Kept for the length of the window, so that a client's acknowledgement is still counted.
-            if (trade.is_settled and age > WINDOW) or age > FORGOTTEN_AFTER:
+            if trade.is_settled or now - as_utc(trade.event["received_at"]) > FORGOTTEN_AFTER:
                 self._settled.add(trade.sums)
                 del self._open[_id]
 
@@ -206,6 +208,7 @@ def summing_pipeline(events: list[ObjectId]) -> list[Document]:
     """
     is_queued = {"$eq": ["$deliveries.state", DeliveryState.QUEUED.value]}
     was_tried = {"$ne": ["$deliveries.error_code", ""]}
+    is_trouble = {"$in": ["$deliveries.state", TROUBLES]}
     taken = {"$subtract": ["$deliveries.sent_at", "$executed_at"]}
     bucket = {"$floor": {"$multiply": [FACTOR, {"$ln": {"$max": [1, taken]}}]}}
     return [
@@ -223,7 +226,7 @@ def summing_pipeline(events: list[ObjectId]) -> list[Document]:
                     "event": "$event_id",
                     "channel": "$deliveries.channel",
                     "state": {"$cond": [{"$and": [is_queued, was_tried]}, RETRYING, "$deliveries.state"]},
-                    "error": "$deliveries.error_code",
+                    "error": {"$cond": [is_trouble, "$deliveries.error_code", ""]},
                     "reason": {"$cond": [{"$eq": [{"$type": "$deliveries"}, "missing"]}, "$sizing.reason", None]},
                     "bucket": {"$cond": [{"$eq": [{"$type": "$deliveries.sent_at"}, "date"]}, bucket, None]},
                 },

@@ -16,123 +16,16 @@ CHUNK = 5_000
 COMMUNITIES = 2
 """The traders with the largest audiences have a Discord channel of their own."""
 
-FIRST_NAMES = [
-    "Aditi",
-    "Aisha",
-    "Akash",
-    "Amelia",
-    "Anika",
-    "Anders",
-    "Arjun",
-    "Ben",
-    "Carlos",
-    "Charlotte",
-    "Deepak",
-    "Diya",
-    "Elena",
-    "Emma",
-    "Farah",
-    "Felix",
-    "Gita",
-    "Hana",
-    "Harish",
-    "Hugo",
-    "Ines",
-    "Isha",
-    "Ivan",
-    "Jack",
-    "James",
-    "Julia",
-    "Karan",
-    "Kiran",
-    "Lara",
-    "Lena",
-    "Leo",
-    "Lucas",
-    "Maya",
-    "Mei",
-    "Mia",
-    "Mohan",
-    "Nadia",
-    "Neha",
-    "Nikhil",
-    "Noah",
-    "Olivia",
-    "Omar",
-    "Pooja",
-    "Rahul",
-    "Rania",
-    "Ravi",
-    "Rhea",
-    "Sam",
-    "Sana",
-    "Sara",
-    "Shreya",
-    "Sunil",
-    "Tara",
-    "Theo",
-    "Tomas",
-    "Uma",
-    "Varun",
-    "Wei",
-    "Yara",
-    "Zoe",
-]
-LAST_NAMES = [
-    "Agarwal",
-    "Anderson",
-    "Bauer",
-    "Bose",
-    "Chatterjee",
-    "Chen",
-    "Costa",
-    "Desai",
-    "Dubois",
-    "Evans",
-    "Ferrari",
-    "Fischer",
-    "Garcia",
-    "Ghosh",
-    "Gupta",
-    "Haddad",
-    "Hansen",
-    "Hoang",
-    "Iyer",
-    "Jain",
-    "Johnson",
-    "Kaur",
-    "Khan",
-    "Kim",
-    "Kumar",
-    "Lee",
-    "Lopez",
-    "Menon",
-    "Meyer",
-    "Mishra",
-    "Moreau",
-    "Nguyen",
-    "Novak",
-    "Okafor",
-    "Park",
-    "Patel",
-    "Pereira",
-    "Pillai",
-    "Reddy",
-    "Rossi",
-    "Roy",
-    "Sharma",
-    "Silva",
-    "Singh",
-    "Smith",
-    "Sousa",
-    "Suzuki",
-    "Tan",
-    "Thomas",
-    "Verma",
-    "Walker",
-    "Wong",
-    "Yadav",
-]
+FIRST_NAMES = (
+    "Aditi Aisha Akash Amelia Anika Anders Arjun Ben Carlos Charlotte Deepak Diya Elena Emma Farah Felix Gita Hana "
+    "Harish Hugo Ines Isha Ivan Jack James Julia Karan Kiran Lara Lena Leo Lucas Maya Mei Mia Mohan Nadia Neha Nikhil "
+    "Noah Olivia Omar Pooja Rahul Rania Ravi Rhea Sam Sana Sara Shreya Sunil Tara Theo Tomas Uma Varun Wei Yara Zoe"
+)
+LAST_NAMES = (
+    "Agarwal Anderson Bauer Bose Chatterjee Chen Costa Desai Dubois Evans Ferrari Fischer Garcia Ghosh Gupta Haddad "
+    "Hansen Hoang Iyer Jain Johnson Kaur Khan Kim Kumar Lee Lopez Menon Meyer Mishra Moreau Nguyen Novak Okafor Park "
+    "Patel Pereira Pillai Reddy Rossi Roy Sharma Silva Singh Smith Sousa Suzuki Tan Thomas Verma Walker Wong Yadav"
+)
 
 
 def name_people(followers: int) -> None:
@@ -148,7 +41,7 @@ def name_people(followers: int) -> None:
 def follower_name(number: int) -> str:
     """The name of follower `number`, always the same."""
     generator = random.Random(f"name {number}")
-    return f"{generator.choice(FIRST_NAMES)} {generator.choice(LAST_NAMES)}"
+    return f"{generator.choice(FIRST_NAMES.split())} {generator.choice(LAST_NAMES.split())}"
 
 
 def open_communities() -> None:

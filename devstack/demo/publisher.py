@@ -71,7 +71,10 @@ class Publisher:
 
     def _publish(self) -> None:
         now = datetime.now(UTC)
-        event = event_of(self._trades.next_trade(now), now)
+        trade = self._trades.next_trade(now)
+        if trade is None:
+            return
+        event = event_of(trade, now)
         sent = self._producer.send(
             settings.KAFKA_TRADE_TOPIC, value=json.dumps(event).encode(), key=event["traderId"].encode()
         )

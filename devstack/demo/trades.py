@@ -5,21 +5,29 @@ from __future__ import annotations
 import random
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from devstack.demo.cast import TRADERS, Trader
 from devstack.demo.market import Instrument, Market, expiry_after, is_closing
 
+LEAST_HOLD = timedelta(seconds=20)
+"""Nobody leaves a position, or changes it, sooner than that."""
+
 FRACTIONS = (Decimal("0.25"), Decimal("0.4"), Decimal("0.5"), Decimal("0.75"))
 """How much of a position is added or given up."""
+
+
+TRIES = 50
+EXITS = ("REDUCE", "CLOSE", "CLOSE")
 
 
 @dataclass(slots=True)
 class Position:
     quantity: Decimal  # Never negative: the demo's traders do not sell short.
     product: str
+    changed_at: datetime
 
 
 @dataclass(slots=True)
@@ -53,13 +61,14 @@ class TradeGenerator:
         self._books = [Book(trader) for trader in TRADERS]
         self._paces = [trader.style.pace for trader in TRADERS]
 
-    def next_trade(self, now: datetime) -> Trade:
-        """The next trade of whoever is next; `now` decides whether an intraday position may still be opened."""
-        while True:
+    def next_trade(self, now: datetime) -> Trade | None:
+        """The next trade of whoever is next, or None if nobody has one to make just now."""
+        for _ in range(TRIES):
             [book] = self._random.choices(self._books, self._paces)
             trade = self._trade(book, now)
             if trade is not None:
                 return trade
+        return None
 
     def _trade(self, book: Book, now: datetime) -> Trade | None:
         style = book.trader.style
@@ -68,12 +77,12 @@ class TradeGenerator:
         wants_new = not held or (len(held) < style.positions and self._random.random() < 0.45)
         if wants_new and free:
             return self._open(book, self._random.choice(free), now)
+        held = [i for i in held if book.positions[i].changed_at <= now - LEAST_HOLD]
         if not held:
             return None
         instrument = self._random.choice(held)
-        if self._random.random() < style.patience * 0.6:
-            return self._change(book, instrument, "ADD")
-        return self._change(book, instrument, self._random.choice(("REDUCE", "CLOSE", "CLOSE")))
+        is_patient = self._random.random() < style.patience * 0.6
+        return self._change(book, instrument, "ADD" if is_patient else self._random.choice(EXITS), now)
 
     def _open(self, book: Book, instrument: Instrument, now: datetime) -> Trade:
         price = self._market.next_price(instrument)
@@ -83,11 +92,12 @@ class TradeGenerator:
         product = self._random.choice(instrument.products)
         if product == "INTRADAY" and is_closing(instrument.exchange, now):
             product = "DELIVERY"
-        book.positions[instrument] = Position(quantity, product)
+        book.positions[instrument] = Position(quantity, product, now)
         return Trade(book.trader, instrument, product, "OPEN", quantity, price, Decimal(0), quantity)
 
-    def _change(self, book: Book, instrument: Instrument, action: str) -> Trade:
+    def _change(self, book: Book, instrument: Instrument, action: str, now: datetime) -> Trade:
         position = book.positions[instrument]
+        position.changed_at = now
         before, step = position.quantity, Decimal(instrument.step)
         quantity = max(step, in_steps(before * self._random.choice(FRACTIONS), step))
         if action == "CLOSE" or (action == "REDUCE" and quantity >= before):

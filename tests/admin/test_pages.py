@@ -36,7 +36,7 @@ def world() -> World:
     return build_world()
 
 
-def url(model: type, page: str, *args: Any) -> str:
+def url(model: Any, page: str, *args: Any) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
 
 

@@ -53,7 +53,7 @@ def add_others(world: World) -> None:
 
 
 class _Everybody(AnonymousUser):
-    is_staff = is_active = True
+    is_staff = is_active = True  # type: ignore[assignment]
 
     def has_perm(self, *args: Any) -> bool:  # type: ignore[override]
         return True
@@ -147,6 +147,7 @@ def test_outcomes_are_counted_from_the_index_alone() -> None:
         "aggregate": "notifications_notification", "pipeline": pipeline, "cursor": {},
         "hint": {"event_id": 1, "state": 1},
     }  # fmt: skip
-    explained = connection.database.command({"explain": command, "verbosity": "queryPlanner"})
+    database: Any = connection
+    explained = database.database.command({"explain": command, "verbosity": "queryPlanner"})
     assert "FETCH" not in str(_plans(explained))
     assert outcome_counts(world.event.pk) == {"pending": 1}

@@ -208,7 +208,7 @@ def test_apns_accepts_an_alert_and_records_it(caller: Caller, sandbox: Sandbox) 
         ({}, {"aps": {"alert": "x" * 4097}}, 413, "PayloadTooLarge"),
     ],
 )
-def test_apns_refuses(  # noqa: PLR0917
+def test_apns_refuses(
     caller: Caller, sandbox: Sandbox, headers: dict[str, str], payload: Any, status: int, reason: str
 ) -> None:
     answer = caller.apns(headers, payload)
@@ -433,7 +433,7 @@ def test_fcm_refuses_forged_and_expired_bearer_tokens(caller: Caller, sandbox: S
         ({"code": "THIRD_PARTY_AUTH_ERROR"}, 401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
     ],
 )
-def test_fcm_answers_a_rule_in_its_own_words(  # noqa: PLR0917
+def test_fcm_answers_a_rule_in_its_own_words(
     caller: Caller, sandbox: Sandbox, rule: dict[str, Any], status: int, canonical: str, code: str
 ) -> None:
     sandbox.behave("fcm", rules=[rule])

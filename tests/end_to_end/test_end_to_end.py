@@ -39,10 +39,11 @@ def audience(trader: Any, size: int, channels: tuple[str, ...] = CHANNELS) -> di
     Follow.objects.bulk_create(
         [Follow(trader=trader, follower=f, since=since, bucket=follower_bucket(f.pk)) for f in followers]
     )
-    endpoints, expected = [], {}
+    endpoints: list[Endpoint] = []
+    expected: dict[Any, tuple[str, Decimal]] = {}
     for n, follower in enumerate(followers):
         channel = kinds[n % len(kinds)]
-        expected[follower.pk] = (channel, follower.portfolio_value)
+        expected[follower.pk] = (channel, follower.portfolio_value or Decimal(0))
         if channel:
             address = world.ADDRESSES[channel](10**6 + n)
             platform = world.PLATFORMS.get(channel, "")
@@ -107,6 +108,7 @@ def test_one_trade_reaches_everybody_once_with_their_exact_quantity(
         assert Decimal(data["suggested_qty"]) == quantities[data["notification_id"]]
 
 
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 def test_same_event_thrice_and_workers_killed_twice_still_tell_everybody_once(
     processes: Processes, publish: Publish, vendors: Sandbox
 ) -> None:

@@ -244,7 +244,7 @@ class TestAgainstFractions:
         price=_numbers() | st.just(D(0)), negative=st.booleans(), contract=_numbers(), cap=st.none() | _numbers(),
         least_qty=st.just(D(0)) | _numbers(), least_notional=st.just(D(0)) | _numbers(),
     )  # fmt: skip
-    def test_every_figure_is_what_exact_fractions_say(  # noqa: PLR0917 - Given by name.
+    def test_every_figure_is_what_exact_fractions_say(
         self, executed: D, portfolio: D, traders: D, multiplier: D, step: D, price: D, negative: bool, contract: D,
         cap: D | None, least_qty: D, least_notional: D,
     ) -> None:  # fmt: skip

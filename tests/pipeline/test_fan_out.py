@@ -59,7 +59,7 @@ def test_follower_without_endpoints_is_reached_in_app_alone(vendors: Sandbox) ->
     ],
 )
 def test_entry_that_comes_to_nothing_is_skipped_with_its_reason(
-    vendors: Sandbox, portfolio: str | None, details: dict[str, str], reason: str
+    vendors: Sandbox, portfolio: str | None, details: dict[str, Any], reason: str
 ) -> None:
     trader = world.make_trader()
     follower = world.make_follower(trader, "fcm", portfolio=portfolio)

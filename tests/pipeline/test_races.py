@@ -36,8 +36,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_1_backlog_longer_than_any_grace_keeps_every_hint_valid(
     vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hinted: list[ObjectId] = []
-    monkeypatch.setattr(dispatcher, "send_hints", lambda batches: hinted.extend(b["_id"] for b in batches) or [])
+    hinted = _hints_noted(monkeypatch)
     trader = world.make_trader()
     world.make_follower(trader, "fcm")
     event = world.trade(trader)
@@ -449,6 +448,10 @@ def test_11_row_that_crashes_its_worker_every_time_is_sent_alone_and_fails_in_th
     _crash_in(batch["_id"])
 
     world.sweep()
+    (together,) = world.unclaimed()
+    assert len(together["ids"]) == 3
+    _crash_in(together["_id"])
+    world.sweep()
     singles = world.unclaimed()
     assert [len(b["ids"]) for b in singles] == [1, 1, 1]
 
@@ -524,8 +527,7 @@ def test_12_waiting_batch_costs_one_document_however_many_rows_it_holds(
 
 
 def test_12_long_queue_gets_no_more_hints(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    hinted: list[Any] = []
-    monkeypatch.setattr(dispatcher, "send_hints", lambda batches: hinted.extend(batches) or [])
+    hinted = _hints_noted(monkeypatch)
     monkeypatch.setattr(dispatcher, "queue_depths", lambda: dict.fromkeys(QUEUES, settings.HINTS_MAX + 1))
     trader = world.make_trader()
     world.make_follower(trader, "fcm")
@@ -535,6 +537,18 @@ def test_12_long_queue_gets_no_more_hints(vendors: Sandbox, monkeypatch: pytest.
 
     assert hinted == []
     assert world.unclaimed()[0]["hints"] == 0
+
+
+def _hints_noted(monkeypatch: pytest.MonkeyPatch) -> list[ObjectId]:
+    """The batches that dispatch_due hints, instead of hints in a queue."""
+    hinted: list[ObjectId] = []
+
+    def note(batches: list[Any]) -> list[Any]:
+        hinted.extend(b["_id"] for b in batches)
+        return []
+
+    monkeypatch.setattr(dispatcher, "send_hints", note)
+    return hinted
 
 
 def _free_all_rows() -> None:
