@@ -10,7 +10,8 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from delivery.channels.registry import CREDENTIALS, configured_channel, is_on
+from delivery.channels.credentials import CREDENTIALS, is_on
+from delivery.channels.registry import configured_channel
 from followers.choices import Channel
 
 

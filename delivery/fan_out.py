@@ -17,7 +17,7 @@ from django.conf import settings
 from delivery import statements as batches
 from delivery.alerts import Alerts, AlertWriter
 from delivery.broker import send_hints
-from delivery.channels.registry import is_on
+from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
 from followers import clock
 from followers import statements as followers

@@ -1,11 +1,13 @@
 """Every setting of NotifyHub, read once from the environment. `.env.example` names them all."""
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 from pymongo.uri_parser import parse_uri
 
+from delivery.channels.credentials import CREDENTIALS, is_on
 from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy
 from notifications.validity import ValidityRules
 from notifyhub.admin_menu import ADMIN_SECTIONS, sidebar_link
@@ -216,6 +218,8 @@ DISCORD_BOT_TOKEN = env.text("DISCORD_BOT_TOKEN", "")
 ONESIGNAL_BASE_URL = env.origin("ONESIGNAL_BASE_URL", "https://api.onesignal.com")
 ONESIGNAL_APP_ID = env.text("ONESIGNAL_APP_ID", "")
 ONESIGNAL_API_KEY = env.text("ONESIGNAL_API_KEY", "")
+for _channel in CREDENTIALS:
+    is_on(_channel, sys.modules[__name__])  # Refuses a half configured channel before anything starts.
 
 # --- Follower tokens -------------------------------------------------------------------------------------------------
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)

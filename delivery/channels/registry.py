@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from delivery.channels.apns import ApnsChannel, ApnsConfig
 from delivery.channels.base import Channel
+from delivery.channels.credentials import CREDENTIALS, is_on
 from delivery.channels.discord import DiscordChannel, DiscordConfig
 from delivery.channels.fcm import FcmChannel, FcmConfig
 from delivery.channels.onesignal import OneSignalChannel, OneSignalConfig
@@ -20,15 +21,6 @@ from delivery.channels.twilio_sms import TwilioConfig, TwilioSmsChannel
 from followers.choices import Channel as Name
 
 GOOGLE_TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no secret.
-
-CREDENTIALS: Mapping[Name, tuple[str, ...]] = {
-    Name.APNS: ("APNS_KEY_FILE", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"),
-    Name.FCM: ("FCM_CREDENTIALS_FILE",),
-    Name.SMS: ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_FROM"),
-    Name.DISCORD: (),  # A webhook's URL is its own credential; DISCORD_BOT_TOKEN adds direct messages.
-    Name.ONESIGNAL: ("ONESIGNAL_APP_ID", "ONESIGNAL_API_KEY"),
-}
-"""The settings that switch a channel on, all of them together. A base URL never does."""
 
 
 def configured_channels(settings: Any) -> dict[Name, Channel]:
@@ -42,14 +34,6 @@ def configured_channels(settings: Any) -> dict[Name, Channel]:
 def configured_channel(name: Name, settings: Any) -> Channel:
     """One channel that is on. Raises ImproperlyConfigured as above."""
     return _BUILDERS[name](settings, settings.CHANNEL_POLICIES[name.value])
-
-
-def is_on(name: Name, settings: Any) -> bool:
-    """Whether a channel has its credentials. Raises ImproperlyConfigured if it has only some of them."""
-    missing = [setting for setting in CREDENTIALS[name] if not getattr(settings, setting)]
-    if missing and len(missing) < len(CREDENTIALS[name]):
-        raise ImproperlyConfigured(f"{name.label} is half configured: {' and '.join(missing)} must be set as well.")
-    return not missing
 
 
 def _apns(settings: Any, policy: ChannelPolicy) -> Channel:

@@ -29,8 +29,11 @@ COUNT_LIMIT = 10_000
 RETRY_HORIZON = timedelta(seconds=60)
 """A row that wakes within so long waits for a retry; one that is in a batch wakes when its validity ends."""
 
-DATABASE_SHARE = 0.1
+DATABASE_SHARE = 0.2
 """The figures may keep the database busy for so much of the time; with more followers they come less often."""
+
+LONGEST_PAUSE_SECONDS = 3.0
+"""But not so seldom that the screen seems to stand still."""
 
 RATE_SECONDS = 3.0
 HISTORY = 40
@@ -67,6 +70,7 @@ class Snapshot:
     channels: tuple[ChannelFigures, ...]
     sums: Sums
     queues: dict[str, int] | None  # None = the queue is away.
+    waiting_on_kafka: int  # Trades published and not yet stored.
     due_batches: int
     due_retries: int
     processes: tuple[ProcessFigures, ...]
@@ -121,6 +125,7 @@ class Sampler:
         self._rates = {channel: RateMeter() for channel in Channel}
         self._history_at = 0.0
         self._refresh_at = 0.0
+        self._waiting_on_kafka = 0
         self._due = (0, 0)
         self._meter = UsageMeter()
         self._usage: dict[int, Usage] = {}
@@ -148,6 +153,7 @@ class Sampler:
             channels=self._channels(sums),
             sums=sums,
             queues=self._queues(),
+            waiting_on_kafka=self._waiting_on_kafka,
             due_batches=self._due[0],
             due_retries=self._due[1],
             processes=self._processes(),
@@ -158,11 +164,12 @@ class Sampler:
         began = time.monotonic()
         if began < self._refresh_at:
             return
-        now = clock.now()
+        now, published = clock.now(), self._demo.publisher.published
         self._outcomes.refresh(now)
+        self._waiting_on_kafka = max(0, published - self._outcomes.received)
         self._due = (_due_batches(now), _due_retries(now))
         ended = time.monotonic()
-        self._refresh_at = ended + (ended - began) * (1 / DATABASE_SHARE - 1)
+        self._refresh_at = ended + min(LONGEST_PAUSE_SECONDS, (ended - began) * (1 / DATABASE_SHARE - 1))
 
     def _channels(self, sums: Sums) -> tuple[ChannelFigures, ...]:
         latencies = self._outcomes.latencies()

@@ -231,7 +231,7 @@ def _queues(snapshot: Snapshot) -> Panel:
     waits.add_column(justify="right")
     waits.add_row("batches due", _count(snapshot.due_batches))
     waits.add_row("retries within a minute", _count(snapshot.due_retries))
-    waits.add_row("trades on Kafka, not yet taken in", _count(max(0, snapshot.published - snapshot.received)))
+    waits.add_row("trades on Kafka, not yet taken in", _count(snapshot.waiting_on_kafka))
     return _panel(
         Group(table, Text(), Text("waiting in MongoDB and Kafka", style=DIM), waits),
         "Work waiting",

@@ -11,8 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.core.exceptions import ImproperlyConfigured
 
+from delivery.channels.credentials import CREDENTIALS
 from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy, backoff_seconds
-from delivery.channels.registry import CREDENTIALS, configured_channels
+from delivery.channels.registry import configured_channels
 from followers.choices import VENDOR_CHANNELS, Channel
 from tests.delivery.test_channel_codes import pem
 

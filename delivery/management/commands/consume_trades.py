@@ -9,7 +9,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-import delivery.actors  # noqa: F401  # Hints are enqueued by the actors' names.
 from delivery.consumer import TradeConsumer, UnreadableRecordError, take_in_and_hint
 from delivery.kafka import connection_options
 from delivery.poison import PoisonLimitError

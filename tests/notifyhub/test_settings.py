@@ -1,0 +1,102 @@
+"""Settings: typed, complete in .env.example, and one readable line for a wrong or missing one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from delivery.channels.policy import DEFAULT_POLICIES
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+POLICY_SETTINGS = (
+    "RETRY_BASE_SECONDS",
+    "RETRY_CAP_SECONDS",
+    "MAX_ATTEMPTS",
+    "TIMEOUT_SECONDS",
+    "SLOW_SECONDS",
+    "CONCURRENCY",
+    "RATE_PER_SECOND",
+)
+
+
+def run(*command: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
+    """A process of its own, with the test's environment changed; None takes a setting away."""
+    env = {**os.environ, **{k: v for k, v in changes.items() if v is not None}}
+    for name in (k for k, v in changes.items() if v is None):
+        env.pop(name, None)
+    return subprocess.run(
+        [sys.executable, *command], cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+WRONG = {
+    "DJANGO_SECRET_KEY": None,
+    "MONGODB_URL": None,
+    "REDIS_URL": None,
+    "ENDPOINT_ENCRYPTION_KEYS": None,
+    "ENDPOINT_HASH_KEY": "c2hvcnQ=",
+    "DRAMATIQ_BROKER_URL": "amqp://localhost",
+    "LEASE_SECONDS": "soon",
+    "FCM_TIMEOUT_SECONDS": "45",
+    "FAN_OUT_CHUNK": "0",
+    "DJANGO_DEBUG": "perhaps",
+    "TWILIO_BASE_URL": "https://api.twilio.com/2010-04-01",
+    "SQUARE_OFF_SECONDS_BY_EXCHANGE": "XNSE=900",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_wrong_or_missing_setting_is_one_line_that_names_it(setting: str) -> None:
+    ended = run("manage.py", "check", **{setting: WRONG[setting]})
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert setting in line
+
+
+def test_database_name_must_be_given() -> None:
+    ended = run("manage.py", "check", MONGODB_URL="mongodb://127.0.0.1:27017/?replicaSet=rs0")
+    assert ended.returncode == 1
+    assert "MONGODB_URL" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["consume_trades", "dispatch_due", "rundramatiq"])
+def test_every_process_refuses_to_start_on_a_half_configured_channel(command: str) -> None:
+    ended = run("manage.py", command, TWILIO_ACCOUNT_SID="AC" + "0" * 32, TWILIO_AUTH_TOKEN="")
+
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "TWILIO_AUTH_TOKEN" in line
+
+
+def test_web_process_says_it_in_one_line_too() -> None:
+    ended = run("-m", "uvicorn", "notifyhub.asgi:application", "--port", "1", MONGODB_URL=None)
+    assert ended.returncode != 0
+    assert "MONGODB_URL" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_example_file_names_every_setting() -> None:
+    source = (PROJECT_ROOT / "notifyhub" / "settings.py").read_text()
+    read = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', source))
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    named = set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE))
+
+    assert read - named == set()
+    for setting in POLICY_SETTINGS:
+        assert f"*_{setting}" in example
+
+
+def test_channel_policies_come_from_their_settings() -> None:
+    read = "settings.CHANNEL_POLICIES['fcm']"
+    script = f"from django.conf import settings; p = {read}; print(p.max_attempts, p.timeout_seconds)"
+    ended = run("manage.py", "shell", "-v", "0", "-c", script, FCM_MAX_ATTEMPTS="3", FCM_TIMEOUT_SECONDS="2.5")
+    assert ended.stdout.split() == ["3", "2.5"]
+    assert set(DEFAULT_POLICIES) == {"apns", "fcm", "sms", "discord", "onesignal"}
