@@ -1,4 +1,4 @@
-"""What `manage.py check` says about the channels. The ids are stable: a deployment may silence one by its id."""
+"""What Django's system checks say about the channels. The ids are stable: a deployment may silence one by its id."""
 
 from __future__ import annotations
 
@@ -17,18 +17,29 @@ from followers.choices import Channel
 
 @checks.register()
 def check_channels(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W001 a channel is off, I001 Discord can only post to webhooks, E001 a channel is half or wrongly configured."""
+    """E001: a channel is half or wrongly configured, a key file that cannot be read for instance."""
     messages: list[checks.CheckMessage] = []
-    for name, credentials in CREDENTIALS.items():
+    for name in CREDENTIALS:
         try:
             if is_on(name, settings):
                 configured_channel(name, settings)
-            else:
-                hint = f"Set {', '.join(credentials)} to switch it on."
-                text = f"{name.label} is off: it has no credentials."
-                messages.append(checks.Warning(text, hint=hint, id="notifyhub.W001"))
         except ImproperlyConfigured as error:
             messages.append(checks.Error(str(error), id="notifyhub.E001"))
+    return messages
+
+
+def report_channels(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W001: a channel is off; I001: Discord can only post to webhooks.
+
+    Registered by `manage.py check` alone: a deployment that has no use for a channel should not read so at each start.
+    """
+    messages: list[checks.CheckMessage] = []
+    for name, credentials in CREDENTIALS.items():
+        if not any(getattr(settings, setting) for setting in credentials) and credentials:
+            hint = f"Set {', '.join(credentials)} to switch it on."
+            messages.append(
+                checks.Warning(f"{name.label} is off: it has no credentials.", hint=hint, id="notifyhub.W001")
+            )
     if not settings.DISCORD_BOT_TOKEN:
         text = f"{Channel.DISCORD.label} posts to webhooks only: direct messages need a bot."
         messages.append(checks.Info(text, hint="Set DISCORD_BOT_TOKEN to switch them on.", id="notifyhub.I001"))

@@ -14,9 +14,9 @@ from kafka import KafkaProducer
 from delivery.kafka import connect_producer
 from devstack.demo.trades import TradeGenerator, event_of
 
-PAUSE_SECONDS = (0.8, 2.0)
-BURST_CHANCE = 0.06
-BURST_TRADES = (4, 8)
+PAUSE_SECONDS = (1.0, 2.2)
+BURST_CHANCE = 0.05
+BURST_TRADES = (3, 6)
 BURST_PAUSE_SECONDS = 0.08
 SEND_TIMEOUT_SECONDS = 10
 

@@ -29,7 +29,7 @@ PROCESS_ROWS = 12
 BLOCKS = "▁▂▃▄▅▆▇█"
 BAR_WIDTH = 8
 ACTIONS = {
-    "OPEN": "bold black on green3",
+    "OPEN": "bold #0d1117 on green3",
     "ADD": "bold green3",
     "REDUCE": "bold orange1",
     "CLOSE": "bold white on red3",
@@ -95,7 +95,7 @@ def _header(snapshot: Snapshot, links: Links) -> Panel:
         inboxes.append("" if number == 0 else "\n").append_text(Text.assemble(_link(inbox_url(links, follower))))
         inboxes.append(f"  {what}", DIM)
     rows.add_row("Inboxes", inboxes)
-    title = Text.assemble((" NotifyHub ", f"bold black on {ACCENT}"), (f" demo · {minutes}:{seconds:02} ", "bold"))
+    title = Text.assemble((" NotifyHub ", f"bold #0d1117 on {ACCENT}"), (f" demo · {minutes}:{seconds:02} ", "bold"))
     stop = Text(" Ctrl-C to stop ", style=DIM)
     return Panel(
         Group(figures, rows), title=title, title_align="left", subtitle=stop, subtitle_align="right",

@@ -100,3 +100,17 @@ def test_channel_policies_come_from_their_settings() -> None:
     ended = run("manage.py", "shell", "-v", "0", "-c", script, FCM_MAX_ATTEMPTS="3", FCM_TIMEOUT_SECONDS="2.5")
     assert ended.stdout.split() == ["3", "2.5"]
     assert set(DEFAULT_POLICIES) == {"apns", "fcm", "sms", "discord", "onesignal"}
+
+
+def test_check_says_which_channels_are_off_and_other_commands_do_not() -> None:
+    told = run("manage.py", "check").stderr
+    assert "SMS is off" in told
+    assert "TWILIO_ACCOUNT_SID" in told
+    assert run("manage.py", "rundramatiq", "--help").stderr == ""
+
+
+def test_key_file_that_cannot_be_read_is_an_error() -> None:
+    ended = run("manage.py", "check", FCM_CREDENTIALS_FILE="/nowhere/key.json")
+    assert ended.returncode == 1
+    assert "FCM_CREDENTIALS_FILE" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,16 @@
+"""manage.py check: Django's own, which also says which channels are off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core import checks
+from django.core.management.commands.check import Command as DjangoCheck
+
+from delivery.checks import report_channels
+
+
+class Command(DjangoCheck):
+    def handle(self, *app_labels: str, **options: Any) -> None:
+        checks.register(report_channels)
+        super().handle(*app_labels, **options)
