@@ -54,12 +54,13 @@ def test_exits_win_in_every_order(vendors: Sandbox, seed: int) -> None:
     arrivals = [(trader, event) for trader, events in histories for event in events]
     generator.shuffle(arrivals)
 
-    shards = []
-    for _, event in arrivals:
-        shards += world.take_in_trades(event)
-        if generator.random() < 0.7:  # Others are fanned out later, after trades that came after them.
+    shards: list[Document] = []
+    while arrivals:
+        polled = [arrivals.pop() for _ in range(min(generator.randint(1, 10), len(arrivals)))]
+        shards += world.take_in_trades(*(event for _, event in polled))
+        while len(shards) > 10:  # The others are fanned out later, after trades that came after them.
             fan_out_shard(shards.pop(generator.randrange(len(shards)))["_id"])
-        if generator.random() < 0.1:
+        if generator.random() < 0.4:
             claimed_early |= _claim_one_early(generator)
     for shard in shards:
         fan_out_shard(shard["_id"])
