@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
-from bson import Decimal128, ObjectId
+from bson import ObjectId
 
 from delivery import statements
 from delivery.choices import KEYED_CHANNELS
 from followers.choices import Channel
+from followers.decimals import decimal_of, to_decimal, to_decimal128
 from followers.statements import AudienceMember
 from notifications.choices import EXITS, DeliveryState, Kind, NotificationState, Reason
 from notifications.models import SCHEMA_VERSION
@@ -21,14 +21,6 @@ from notifications.sizing import Sizer, Sizing, SizingInputs
 from notifications.statements import ended, notification_id
 
 Document = dict[str, Any]
-
-
-def decimal(value: Decimal128 | None) -> Decimal | None:
-    return None if value is None else value.to_decimal()
-
-
-def decimal128(value: Decimal | None) -> Decimal128 | None:
-    return None if value is None else Decimal128(value)
 
 
 @dataclass(slots=True)
@@ -62,7 +54,7 @@ class AlertWriter:
         lanes = Lanes(self._event, self._shard_batch, now)
         for member in members:
             sizing = self._size(member)
-            row = self._row(member.follower["_id"], sizing_document(sizing), now)
+            row = self._row(member.follower["_id"], self._sizing_document(member, sizing), now)
             if not sizing.reason:
                 closed = self._closed(now)
                 deliveries = self._deliveries(row, member.endpoints, lanes, known, closed)
@@ -87,10 +79,10 @@ class AlertWriter:
     def _size(self, member: AudienceMember) -> Sizing:
         follow, follower = member.follow, member.follower
         return self._sizer.size(
-            decimal(follower["portfolio_value"]),
-            decimal(follow["allocation"]),
-            follow["multiplier"].to_decimal(),
-            decimal(follow["max_notional"]),
+            to_decimal(follower["portfolio_value"]),
+            to_decimal(follow["allocation"]),
+            decimal_of(follow["multiplier"]),
+            to_decimal(follow["max_notional"]),
             follower["currency"],
         )
 
@@ -103,6 +95,28 @@ class AlertWriter:
             "sizing": sizing,
             "created_at": now,
             "deliveries": [],
+        }
+
+    def _sizing_document(self, member: AudienceMember, sizing: Sizing) -> Document:
+        """The sizing as it is stored: the result and every input, these as they were read."""
+        event, follow = self._event, member.follow
+        own = follow["allocation"]
+        return {
+            "suggested_qty": to_decimal128(sizing.suggested_qty),
+            "ratio": to_decimal128(sizing.ratio),
+            "reason": sizing.reason,
+            "notional": to_decimal128(sizing.notional),
+            "exit_fraction": event["exit_fraction"],
+            "is_estimate": sizing.is_estimate,
+            "capped": sizing.capped,
+            "executed_qty": event["quantity"],
+            "trader_portfolio": event["trader_portfolio"],
+            "follower_portfolio": member.follower["portfolio_value"] if own is None else own,
+            "multiplier": follow["multiplier"],
+            "quantity_step": event["quantity_step"],
+            "min_quantity": event["min_quantity"],
+            "min_notional": event["min_notional"],
+            "max_notional": follow["max_notional"],
         }
 
     def _closed(self, now: datetime) -> tuple[DeliveryState, Reason] | None:
@@ -207,39 +221,17 @@ def delivery(channel: str, endpoint: ObjectId | None, **fields: Any) -> Document
 def sizing_inputs(event: Document) -> SizingInputs:
     """A stored event as the sizing wants it."""
     return SizingInputs(
-        executed_qty=event["quantity"].to_decimal(),
-        price=event["price"].to_decimal(),
-        trader_portfolio=decimal(event["trader_portfolio"]),
+        executed_qty=decimal_of(event["quantity"]),
+        price=decimal_of(event["price"]),
+        trader_portfolio=to_decimal(event["trader_portfolio"]),
         currency=event["currency"],
-        quantity_step=event["quantity_step"].to_decimal(),
-        min_quantity=event["min_quantity"].to_decimal(),
-        min_notional=event["min_notional"].to_decimal(),
-        contract_multiplier=event["contract_multiplier"].to_decimal(),
+        quantity_step=decimal_of(event["quantity_step"]),
+        min_quantity=decimal_of(event["min_quantity"]),
+        min_notional=decimal_of(event["min_notional"]),
+        contract_multiplier=decimal_of(event["contract_multiplier"]),
         is_exit=event["action"] in EXITS,
-        exit_fraction=decimal(event["exit_fraction"]),
+        exit_fraction=to_decimal(event["exit_fraction"]),
     )
-
-
-def sizing_document(sizing: Sizing) -> Document:
-    """The sizing as it is stored: the result and every input."""
-    trade = sizing.trade
-    return {
-        "suggested_qty": decimal128(sizing.suggested_qty),
-        "ratio": decimal128(sizing.ratio),
-        "reason": sizing.reason,
-        "notional": decimal128(sizing.notional),
-        "exit_fraction": decimal128(sizing.exit_fraction),
-        "is_estimate": sizing.is_estimate,
-        "capped": sizing.capped,
-        "executed_qty": decimal128(trade.executed_qty),
-        "trader_portfolio": decimal128(trade.trader_portfolio),
-        "follower_portfolio": decimal128(sizing.follower_portfolio),
-        "multiplier": decimal128(sizing.multiplier),
-        "quantity_step": decimal128(trade.quantity_step),
-        "min_quantity": decimal128(trade.min_quantity),
-        "min_notional": decimal128(trade.min_notional),
-        "max_notional": decimal128(sizing.max_notional),
-    }
 
 
 def _common_fields(event: Document) -> Document:

@@ -9,6 +9,7 @@ from typing import Any
 from bson import Decimal128, ObjectId
 
 from followers.clock import as_utc
+from followers.decimals import decimal_of
 from notifications.choices import EXITS, Side
 
 
@@ -25,14 +26,14 @@ def plain(value: Decimal128 | Decimal | None) -> str:
     """A number without exponent or trailing zeros: 5, 0.25, 1000000. None is empty."""
     if value is None:
         return ""
-    number = value.to_decimal() if isinstance(value, Decimal128) else value
+    number = decimal_of(value) if isinstance(value, Decimal128) else value
     text = format(number, "f")
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
 def percent(fraction: Decimal128) -> str:
     """0.4 → "40 %", 0.3333… → "33.33 %" (rounded down, so that nobody sells more than the trader did)."""
-    hundredfold = int(fraction.to_decimal() * 10_000)
+    hundredfold = int(decimal_of(fraction) * 10_000)
     return f"{plain(Decimal(hundredfold) / 100)} %"
 
 
@@ -65,7 +66,7 @@ def _exit_words(verb: str, sizing: dict[str, Any] | None) -> str:
         return "The trader is leaving this position."
     if not fraction:
         return f"{verb} about {plain(sizing['suggested_qty'])}; how much of the position that is, is not known."
-    share = "all" if fraction.to_decimal() == 1 else percent(fraction)
+    share = "all" if decimal_of(fraction) == 1 else percent(fraction)
     estimate = plain(sizing["suggested_qty"])
     about = f" (about {estimate})" if estimate not in {"", "0"} else ""
     held = "you hold" if verb == "Sell" else "you are short"

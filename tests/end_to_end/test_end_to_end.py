@@ -39,13 +39,14 @@ def audience(trader: Any, size: int, channels: tuple[str, ...] = CHANNELS) -> di
     Follow.objects.bulk_create(
         [Follow(trader=trader, follower=f, since=since, bucket=follower_bucket(f.pk)) for f in followers]
     )
+    first = 100_000 * next(world.numbers)
     endpoints: list[Endpoint] = []
     expected: dict[Any, tuple[str, Decimal]] = {}
     for n, follower in enumerate(followers):
         channel = kinds[n % len(kinds)]
         expected[follower.pk] = (channel, follower.portfolio_value or Decimal(0))
         if channel:
-            address = world.ADDRESSES[channel](10**6 + n)
+            address = world.ADDRESSES[channel](first + n)
             platform = world.PLATFORMS.get(channel, "")
             endpoints.append(
                 Endpoint(

@@ -26,7 +26,7 @@ from notifications.models import InAppEntry, Notification, TradeEvent
 from notifications.statements import event_id
 
 Document = dict[str, Any]
-_numbers = itertools.count(1)
+numbers = itertools.count(1)
 
 ADDRESSES = {
     "apns": lambda n: f"{n:064x}",
@@ -40,7 +40,7 @@ PLATFORMS = {"apns": "ios", "fcm": "android"}
 
 
 def make_trader(portfolio: str = "100000", currency: str = "INR") -> Trader:
-    n = next(_numbers)
+    n = next(numbers)
     return Trader.objects.create(
         external_id=f"T-{n}", name=f"Trader {n}", portfolio_value=Decimal(portfolio), currency=currency
     )
@@ -50,7 +50,7 @@ def make_follower(
     trader: Trader, *channels: str, portfolio: str | None = "10000", since: datetime | None = None, **follow: Any
 ) -> Follower:
     """A follower with one endpoint per named channel; `discord_dm` is a direct message's address."""
-    n = next(_numbers)
+    n = next(numbers)
     value = None if portfolio is None else Decimal(portfolio)
     follower = Follower.objects.create(
         external_id=f"F-{n}", name=f"Follower {n}", portfolio_value=value, currency="INR"
@@ -64,7 +64,7 @@ def make_follower(
 def add_endpoint(channel: str, **owner: Any) -> Endpoint:
     return Endpoint.objects.create(
         channel=channel.removesuffix("_dm"),
-        address=ADDRESSES[channel](next(_numbers)),
+        address=ADDRESSES[channel](next(numbers)),
         platform=PLATFORMS.get(channel, ""),
         **owner,
     )
@@ -76,7 +76,7 @@ def trade(
     """An event as the engine publishes it; `details` overrides tradeDetails."""
     at = executed_at or clock.now()
     return {
-        "eventId": event or f"E-{next(_numbers)}",
+        "eventId": event or f"E-{next(numbers)}",
         "version": 1,
         "traderId": trader if isinstance(trader, str) else trader.external_id,
         "executedAt": at.isoformat().replace("+00:00", "Z"),
@@ -98,7 +98,7 @@ def trade(
 def take_in_trades(*events: Document) -> list[Document]:
     """Stores events as consume_trades does. Returns their shard batches."""
     messages = [
-        IncomingMessage("trade.executed", 0, next(_numbers), None, json.dumps(event).encode(), ()) for event in events
+        IncomingMessage("trade.executed", 0, next(numbers), None, json.dumps(event).encode(), ()) for event in events
     ]
     return list(take_in(messages, clock.now()).batches)
 
