@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import dramatiq
 import redis
 import structlog
-from botocore.exceptions import BotoCoreError, ClientError
-from django.conf import settings
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import BrokerConnectionError
-from dramatiq_sqs import SQSBroker
 
 from delivery.choices import BatchKind
 from notifications.choices import Priority
 
 logger = structlog.get_logger(__name__)
 
-BROKER_ERRORS = (BrokerConnectionError, redis.RedisError, BotoCoreError, ClientError)
+BROKER_ERRORS = (BrokerConnectionError, redis.RedisError)
 """What an enqueue raises while the queue is away."""
 
 DEAD_MESSAGE_TTL_MS = 3_600_000  # A failed hint is of no use to anybody; an hour is enough to look at one.
@@ -43,14 +40,9 @@ def make_broker(url: str, namespace: str, sqs_endpoint_url: str, middleware: lis
     """The broker that DRAMATIQ_BROKER_URL names: redis://…, rediss://… or sqs://."""
     broker: dramatiq.Broker
     if urlsplit(url).scheme == "sqs":
-        broker = SQSBroker(
-            namespace=namespace,
-            middleware=middleware,
-            # A hint whose worker died is of use again soon, or never: the batch wakes up by itself.
-            visibility_timeout=settings.SQS_VISIBILITY_TIMEOUT_SECONDS,
-            retention=3_600,
-            endpoint_url=sqs_endpoint_url or None,
-        )
+        from delivery.sqs import HintBroker  # noqa: PLC0415  Only where it is used: boto3 takes a while to load.
+
+        broker = HintBroker(namespace=namespace, middleware=middleware, endpoint_url=sqs_endpoint_url)
     else:
         broker = WakingRedisBroker(
             url=url, namespace=namespace, middleware=middleware, dead_message_ttl=DEAD_MESSAGE_TTL_MS
@@ -151,11 +143,4 @@ def queue_depths() -> dict[str, int]:
             for queue in QUEUES:
                 pipeline.llen(f"{broker.namespace}:{queue}")
             return dict(zip(QUEUES, pipeline.execute(), strict=True))
-    return {queue: _sqs_depth(broker, queue) for queue in QUEUES}
-
-
-def _sqs_depth(broker: SQSBroker, queue: str) -> int:
-    broker._ensure_queue(queue)
-    handle = broker.queues[queue]
-    handle.load()
-    return int(handle.attributes["ApproximateNumberOfMessages"])
+    return {queue: cast(Any, broker).depth(queue) for queue in QUEUES}

@@ -8,7 +8,7 @@ exponent and one integer, which takes 2 µs.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, cast
 
 from bson import Decimal128
 
@@ -30,7 +30,7 @@ def to_decimal128(value: Decimal | None) -> Decimal128 | None:
         return Decimal128(value)
     coefficient = int("".join(map(str, digits)))
     high = (coefficient >> 64) | ((exponent + EXPONENT_BIAS) << 49) | (_SIGN if sign else 0)
-    return Decimal128((high, coefficient & _LOW))
+    return Decimal128(cast(Any, (high, coefficient & _LOW)))  # The pair is its documented binary form.
 
 
 def to_decimal(value: Decimal128 | None) -> Decimal | None:

@@ -8,11 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import boto3
 import pymongo
 import redis
 import structlog
-from botocore.config import Config
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -20,6 +18,8 @@ from django.views.decorators.cache import never_cache
 from kafka import KafkaAdminClient
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from delivery.kafka import connection_options
 
 logger = structlog.get_logger(__name__)
 
@@ -74,16 +74,8 @@ def _check_redis() -> None:
 
 def _check_kafka() -> None:
     milliseconds = int(CHECK_SECONDS * 1000)
-    admin = KafkaAdminClient(
-        bootstrap_servers=settings.KAFKA_BOOTSTRAP_SERVERS,
-        security_protocol=settings.KAFKA_SECURITY_PROTOCOL,
-        sasl_mechanism=settings.KAFKA_SASL_MECHANISM or None,
-        sasl_plain_username=settings.KAFKA_SASL_USERNAME or None,
-        sasl_plain_password=settings.KAFKA_SASL_PASSWORD or None,
-        ssl_cafile=settings.KAFKA_SSL_CAFILE or None,
-        bootstrap_timeout_ms=milliseconds,
-        request_timeout_ms=milliseconds,
-    )
+    options = {**connection_options(), "bootstrap_timeout_ms": milliseconds, "request_timeout_ms": milliseconds}
+    admin = KafkaAdminClient(**options)
     admin.close()
 
 
@@ -91,12 +83,9 @@ def _check_broker() -> None:
     if urlsplit(settings.DRAMATIQ_BROKER_URL).scheme != "sqs":
         _ping_redis(settings.DRAMATIQ_BROKER_URL)
         return
-    once = Config(connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS, retries={"total_max_attempts": 1})
-    sqs = boto3.session.Session().client("sqs", endpoint_url=settings.SQS_ENDPOINT_URL or None, config=once)
-    try:
-        sqs.list_queues(QueueNamePrefix=settings.QUEUE_NAMESPACE, MaxResults=1)
-    finally:
-        sqs.close()
+    from delivery.sqs import ping  # noqa: PLC0415  Only where it is used: boto3 takes a while to load.
+
+    ping(CHECK_SECONDS)
 
 
 CHECKS: dict[str, Callable[[], None]] = {

@@ -11,6 +11,6 @@ from delivery.checks import report_channels
 
 
 class Command(DjangoCheck):
-    def handle(self, *app_labels: str, **options: Any) -> None:
+    def handle(self, *args: Any, **options: Any) -> None:
         checks.register(report_channels)
-        super().handle(*app_labels, **options)
+        super().handle(*args, **options)

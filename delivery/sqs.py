@@ -1,0 +1,57 @@
+"""The dispatch queue on Amazon SQS. Imported only where it is used: boto3 takes a while to load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import boto3
+import dramatiq
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from django.conf import settings
+from dramatiq.errors import BrokerConnectionError
+from dramatiq_sqs import SQSBroker
+
+HINT_RETENTION_SECONDS = 3_600
+"""An older hint is of no use: its batch was hinted again long since."""
+
+
+def ping(timeout_seconds: float) -> None:
+    """One request to SQS. Raises what botocore raises while it is away or refuses."""
+    once = Config(connect_timeout=timeout_seconds, read_timeout=timeout_seconds, retries={"total_max_attempts": 1})
+    client = boto3.session.Session().client("sqs", endpoint_url=settings.SQS_ENDPOINT_URL or None, config=once)
+    try:
+        client.list_queues(QueueNamePrefix=settings.QUEUE_NAMESPACE, MaxResults=1)
+    finally:
+        client.close()
+
+
+class HintBroker(SQSBroker):
+    """An SQSBroker whose failures read like any other broker's."""
+
+    def __init__(self, *, namespace: str, middleware: list[Any], endpoint_url: str) -> None:
+        super().__init__(
+            namespace=namespace,
+            middleware=middleware,
+            # A hint whose worker died is of use again soon, or never: the batch wakes up by itself.
+            visibility_timeout=settings.SQS_VISIBILITY_TIMEOUT_SECONDS,
+            retention=HINT_RETENTION_SECONDS,
+            endpoint_url=endpoint_url or None,
+        )
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Raises BrokerConnectionError while SQS is away or refuses."""
+        try:
+            return super().enqueue(message, delay=delay)
+        except (BotoCoreError, ClientError) as error:
+            raise BrokerConnectionError(str(error)) from error
+
+    def depth(self, queue_name: str) -> int:
+        """Messages waiting in a queue, as SQS estimates it. Raises BrokerConnectionError as above."""
+        try:
+            self._ensure_queue(queue_name)
+            queue = self.queues[queue_name]
+            queue.load()
+        except (BotoCoreError, ClientError) as error:
+            raise BrokerConnectionError(str(error)) from error
+        return int(queue.attributes["ApproximateNumberOfMessages"])
