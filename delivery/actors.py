@@ -27,6 +27,7 @@ DEFAULT_DELIVER_QUEUE = queue_name(BatchKind.DELIVER, Priority.HIGH)
 @dramatiq.actor(queue_name=DEFAULT_FAN_OUT_QUEUE)
 def fan_out(batch_id: str) -> None:
     """Writes one shard's alerts."""
+    structlog.contextvars.clear_contextvars()  # Threads are reused; the last message's correlation id is not ours.
     with structlog.contextvars.bound_contextvars(batch_id=batch_id):
         fan_out_shard(ObjectId(batch_id))
 

@@ -7,20 +7,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import structlog
 from bson import ObjectId
 
 from delivery import statements
 from delivery.choices import KEYED_CHANNELS
 from followers.choices import Channel
+from followers.clock import as_utc
 from followers.decimals import decimal_of, to_decimal, to_decimal128
 from followers.statements import AudienceMember
 from notifications.choices import EXITS, DeliveryState, Kind, NotificationState, Reason
 from notifications.models import SCHEMA_VERSION
+from notifications.models import Sizing as StoredSizing
 from notifications.rendering import trade_content
 from notifications.sizing import Sizer, Sizing, SizingInputs
 from notifications.statements import ended, notification_id
 
+logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
+SIZING_FIELDS = tuple(field.attname for field in StoredSizing._meta.get_fields())
 
 
 @dataclass(slots=True)
@@ -53,11 +58,10 @@ class AlertWriter:
         alerts = Alerts()
         lanes = Lanes(self._event, self._shard_batch, now)
         for member in members:
-            sizing = self._size(member)
-            row = self._row(member.follower["_id"], self._sizing_document(member, sizing), now)
-            if not sizing.reason:
+            row = self._row(member.follower["_id"], self._sized(member), now)
+            if not row["sizing"]["reason"]:
                 closed = self._closed(now)
-                deliveries = self._deliveries(row, member.endpoints, lanes, known, closed)
+                deliveries = self._deliveries(row, member.endpoints, lanes, known, closed, now)
                 row["deliveries"] = [self._in_app(closed, now), *deliveries]
                 if closed is None:
                     alerts.entries.append(self._entry(row, now))
@@ -69,12 +73,21 @@ class AlertWriter:
         """The one post of a trader's community channels: nobody's quantity, nobody's inbox."""
         lanes = Lanes(self._event, self._shard_batch, now)
         row = self._row(None, None, now)
-        row["deliveries"] = self._deliveries(row, endpoints, lanes, known, self._closed(now))
+        row["deliveries"] = self._deliveries(row, endpoints, lanes, known, self._closed(now), now)
         return Alerts(notifications=[_summed_up(row)], batches=lanes.batches)
 
     def notification_id(self, follower: ObjectId | None) -> ObjectId:
         recipient = follower or f"trader:{self._event['trader_id']}"
         return notification_id(self._event["executed_at"], self._event["external_id"], recipient)
+
+    def _sized(self, member: AudienceMember) -> Document:
+        """The stored sizing. Figures that cannot be read cost their own follower the alert, and nobody else."""
+        try:
+            return self._sizing_document(member, self._size(member))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            logger.exception("A follower's figures cannot be read.", follower=str(member.follower["_id"]))
+            unsized = dict.fromkeys(SIZING_FIELDS)
+            return {**unsized, "reason": Reason.UNREADABLE_FIGURES.value, "is_estimate": False, "capped": False}
 
     def _size(self, member: AudienceMember) -> Sizing:
         follow, follower = member.follow, member.follower
@@ -139,6 +152,7 @@ class AlertWriter:
         lanes: Lanes,
         known: set[ObjectId],
         closed: tuple[DeliveryState, Reason] | None,
+        now: datetime,
     ) -> list[Document]:
         deliveries = []
         used: dict[str, int] = {}
@@ -152,7 +166,8 @@ class AlertWriter:
                 lane = used[channel] = used.get(channel, -1) + 1
                 batch = None if row["_id"] in known else lanes.place(channel, lane, row["_id"])
                 # While in a batch the batch does the waking; the row itself only wakes to expire.
-                fields = {"batch": batch, "next_attempt_at": row["expires_at"]}
+                # A known row has its own batch; should it be gone after all, its new self is due at once.
+                fields = {"batch": batch, "next_attempt_at": row["expires_at"] if batch else now}
             deliveries.append(delivery(channel, endpoint["_id"], **fields))
         return deliveries
 
@@ -247,6 +262,7 @@ def _common_fields(event: Document) -> Document:
         "action": event["action"],
         "price": event["price"],
         "currency": event["currency"],
+        "exit_fraction": event["exit_fraction"],
         "priority": event["priority"],
         "correlation_id": event["correlation_id"],
         "expires_at": event["expires_at"],
@@ -261,7 +277,9 @@ def _summed_up(row: Document) -> Document:
         d["state"] for d in row["deliveries"]
     }
     if DeliveryState.QUEUED in states:
-        row["state"], row["wake_at"] = NotificationState.PENDING.value, row["expires_at"]
+        waits = [d["next_attempt_at"] for d in row["deliveries"] if d["state"] == DeliveryState.QUEUED]
+        # The one that is due now (aware) comes before what waits for its validity's end (naive, as read).
+        row["state"], row["wake_at"] = NotificationState.PENDING.value, min(waits, key=as_utc)
         return row
     row["wake_at"] = None
     for state, summary in (

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from bson import ObjectId
 from django.conf import settings
+from pymongo.errors import PyMongoError
 
 from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
+from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
-from delivery.outcomes import end_without_attempt, never_started, patch_for
+from delivery.outcomes import end_unsent, in_doubt, never_started, patch_for
 from delivery.statements import Patch
-from delivery.vendors import Vendor, open_vendor
+from delivery.vendors import Vendor, is_stopping, open_vendor
 from followers import clock
 from followers import statements as followers
+from followers.choices import Channel as Name
 from followers.encryption import UnknownKeyError, decrypt
 from notifications import statements as notifications
 from notifications.choices import EXITS, DeliveryState, Priority, Reason
@@ -29,8 +32,8 @@ logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
 
 POSTPONE_SECONDS = (1.0, 5.0)
-EMPTY_LOOK_SECONDS = 2
-"""A batch whose rows are not all stored yet is looked at again after so long."""
+EMPTY_LOOK_SECONDS, EMPTY_LOOK_MAX_SECONDS = 2, 60
+"""A batch whose rows are not all stored yet is looked at again after so long, doubling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,10 @@ async def deliver_batch(batch_id: ObjectId) -> None:
     if head is None or head["token"] is not None:
         return
     vendor = open_vendor(head["channel"])
-    if vendor is None:
+    if vendor is None and not is_on(Name(head["channel"]), settings):
         await asyncio.to_thread(_skip, batch_id)
         return
-    if not vendor.bulkhead.admits:
+    if vendor is None or is_stopping() or not vendor.bulkhead.admits:
         wait = timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         await asyncio.to_thread(batches.postpone, batch_id, clock.now() + wait)
         return
@@ -68,7 +71,8 @@ def _skip(batch_id: ObjectId) -> None:
     lease = claim(batch_id, settings.LEASE_SECONDS)
     if lease is not None:
         rows, is_whole = load_rows(lease.batch)
-        patches = [end_without_attempt(row["_id"], DeliveryState.SKIPPED, Reason.CHANNEL_OFF) for row in rows]
+        held = [(row, batches.delivery_in(row, batch_id)) for row in rows]
+        patches = [end_unsent(row, delivery, DeliveryState.SKIPPED, Reason.CHANNEL_OFF) for row, delivery in held]
         _record(lease, patches, is_whole)
 
 
@@ -97,7 +101,9 @@ def load_rows(batch: Document) -> tuple[list[Document], bool]:
     rows = batches.load(batch)
     if len(rows) == len(batch["ids"]) or batch["shard"] is None:
         return rows, True
-    done = notifications.is_shard_done(batch["event"], batch["shard"])
+    event = notifications.event(batch["event"])
+    # Past its validity nothing that is still to be stored would be sent: a shard that failed for good holds up nothing.
+    done = event is None or batch["shard"] in event["shards_done"] or clock.as_utc(event["expires_at"]) <= clock.now()
     return batches.load(batch), done
 
 
@@ -105,18 +111,18 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
     """Sorts a batch into what is to be sent and what has come to an end without it."""
     deliveries = {row["_id"]: batches.delivery_in(row, batch["_id"]) for row in rows}
     endpoints = followers.addresses({d["endpoint"] for d in deliveries.values()})
-    closed = _closed_since_fan_out(batch, rows)
+    closed = _closed_events(rows)
     now = clock.now()
     planned, patches = [], []
     for row in rows:
         delivery = deliveries[row["_id"]]
         endpoint = endpoints.get(delivery["endpoint"])
-        if row["superseded_by"] or closed:
-            patches.append(end_without_attempt(row["_id"], DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT))
+        if row["superseded_by"] or row["event_key"] in closed:
+            patches.append(end_unsent(row, delivery, DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT))
         elif clock.as_utc(row["expires_at"]) <= now:
-            patches.append(end_without_attempt(row["_id"], DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
-        elif endpoint is None or not endpoint["active"]:
-            patches.append(end_without_attempt(row["_id"], DeliveryState.SKIPPED, Reason.ENDPOINT_INACTIVE))
+            patches.append(end_unsent(row, delivery, DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
+        elif endpoint is None or not endpoint["active"] or not _belongs_to(endpoint, row):
+            patches.append(end_unsent(row, delivery, DeliveryState.SKIPPED, Reason.ENDPOINT_INACTIVE))
         else:
             try:
                 message = message_for(row, delivery, endpoint)
@@ -128,18 +134,31 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
                 logger.exception("An alert could not be rendered.", notification=str(row["_id"]))
                 patches.append(_failed(row, delivery, channel, "rendering_failed", f"{type(error).__name__}: {error}"))
             else:
-                planned.append(Planned(row, delivery, message, endpoint["registered_at"]))
+                if in_doubt(delivery) and not _repeatable(channel, message, row, now):
+                    patches.append(end_unsent(row, delivery, DeliveryState.UNKNOWN, Reason.NO_ANSWER))
+                else:
+                    planned.append(Planned(row, delivery, message, endpoint["registered_at"]))
     return planned, patches
 
 
-def _closed_since_fan_out(batch: Document, rows: list[Document]) -> bool:
-    """Whether the trader has left the position: no entry is sent once its exit is stored.
+def _belongs_to(endpoint: Document, row: Document) -> bool:
+    """Whether the address is still its recipient's: a device that another person registered leaves the first one."""
+    if row["follower_id"] is None:
+        return endpoint["trader_id"] == row["trader_id"]
+    return endpoint["follower_id"] == row["follower_id"]
 
-    The rows of a fan-out batch share their event. Rows that were batched anew carry their mark themselves.
+
+def _closed_events(rows: list[Document]) -> set[str]:
+    """The ids of those entry events whose position the trader has left since: no entry is sent once its exit is stored.
+
+    The marks on the rows say it too, but a mark can be missing where a fan-out died between its insert and its look.
     """
-    if batch["event"] is None or not rows or rows[0]["action"] in EXITS:
-        return False
-    return notifications.closing_event_after({**rows[0], "external_id": rows[0]["event_key"]}) is not None
+    entries = {row["event_key"]: row for row in rows if row["action"] not in EXITS}
+    return {
+        key
+        for key, row in entries.items()
+        if notifications.closing_event_after({**row, "external_id": key}) is not None
+    }
 
 
 def _failed(row: Document, delivery: Document, channel: Channel, code: str, message: str) -> Patch:
@@ -169,9 +188,19 @@ async def _send_all(lease: Lease, vendor: Vendor, planned: list[Planned]) -> lis
     """Sends concurrently while the lease is kept alive. One patch per delivery."""
     keeper = asyncio.create_task(_keep(lease))
     try:
-        return list(await asyncio.gather(*(_send(lease, vendor, item) for item in planned)))
+        ended = await asyncio.gather(*(_send(lease, vendor, item) for item in planned), return_exceptions=True)
     finally:
         keeper.cancel()
+    patches = []
+    for item, patch in zip(planned, ended, strict=True):
+        if isinstance(patch, BaseException):
+            # A fault of ours must not take the outcomes of the whole batch with it.
+            logger.error("A delivery failed in itself.", notification=str(item.row["_id"]), exc_info=patch)
+            result = Result(Outcome.UNKNOWN, code="internal_error", message=type(patch).__name__)
+            patches.append(patch_for(item.row, item.delivery, result, vendor.channel.policy, False, clock.now()))
+        else:
+            patches.append(patch)
+    return patches
 
 
 async def _keep(lease: Lease) -> None:
@@ -193,25 +222,29 @@ async def _send(lease: Lease, vendor: Vendor, item: Planned) -> Patch:
     async with vendor.bulkhead.slot():
         at = clock.now()
         # No send starts that could outlive its lease: after a pause of this process somebody else may hold the row.
-        if not lease.covers(channel.policy.timeout_seconds):
+        if is_stopping() or not lease.covers(channel.policy.timeout_seconds):
             return never_started(item.row, at)
-        try:
-            result = await channel.send(item.message, at)
-        except Exception as error:
-            logger.exception("A channel failed in itself.", channel=channel.name, notification=str(item.row["_id"]))
-            result = Result(Outcome.UNKNOWN, code="internal_error", message=type(error).__name__)
+        result = await channel.send(item.message, at)
     if result.outcome is Outcome.DEAD:
-        endpoint = item.delivery["endpoint"]
-        await asyncio.to_thread(followers.deactivate_endpoint, endpoint, item.registered_at, result.code, clock.now())
-    return patch_for(item.row, item.delivery, result, channel.policy, _repeatable(channel, item, at), at)
+        await asyncio.to_thread(_deactivate, item, result.code)
+    repeatable = _repeatable(channel, item.message, item.row, at)
+    return patch_for(item.row, item.delivery, result, channel.policy, repeatable, at)
 
 
-def _repeatable(channel: Channel, item: Planned, at: Any) -> bool:
-    """Whether a repeat would still fall into the time for which the vendor remembers the key."""
-    if not channel.keyed(item.message):
+def _deactivate(item: Planned, code: str) -> None:
+    """A dead address is given up. If that fails, the next alert finds it dead again."""
+    try:
+        followers.deactivate_endpoint(item.delivery["endpoint"], item.registered_at, code, clock.now())
+    except PyMongoError:
+        logger.exception("A dead endpoint could not be deactivated.", endpoint=str(item.delivery["endpoint"]))
+
+
+def _repeatable(channel: Channel, message: Message, row: Document, at: datetime) -> bool:
+    """Whether a repeat reaches the person once: the vendor has a key, and still remembers it."""
+    if not channel.keyed(message):
         return False
     window = channel.key_window_seconds
-    return window is None or (at - clock.as_utc(item.row["created_at"])).total_seconds() < window / 2
+    return window is None or (at - clock.as_utc(row["created_at"])).total_seconds() < window
 
 
 def _record(lease: Lease, patches: list[Patch], is_whole: bool) -> None:
@@ -221,4 +254,5 @@ def _record(lease: Lease, patches: list[Patch], is_whole: bool) -> None:
     if is_whole:
         batches.finish(lease.batch, now)
     else:
-        batches.give_back(lease.batch, now + timedelta(seconds=EMPTY_LOOK_SECONDS))
+        wait = min(EMPTY_LOOK_SECONDS * 2 ** lease.batch["failures"], EMPTY_LOOK_MAX_SECONDS)
+        batches.give_back(lease.batch, now + timedelta(seconds=wait), failed=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import structlog
 from bson import ObjectId
 from django.conf import settings
+from pymongo.errors import PyMongoError
 
 from delivery import statements as batches
 from delivery.broker import BROKER_ERRORS, queue_depths, queue_name, send_hints
@@ -25,7 +28,7 @@ from delivery.statements import Naming
 from followers import clock
 from followers import statements as followers
 from followers.choices import Channel
-from followers.encryption import decrypt
+from followers.encryption import UnknownKeyError, decrypt
 from notifications.choices import DeliveryState, Priority, Reason
 
 logger = structlog.get_logger(__name__)
@@ -54,7 +57,7 @@ class Sweep:
     @property
     def is_full(self) -> bool:
         """Whether there is likely more to do at once."""
-        return self.hinted + self.taken_over + self.rebatched + self.expired >= settings.DISPATCH_SWEEP // 10
+        return self.hinted + self.taken_over + self.rebatched + self.expired >= max(1, settings.DISPATCH_SWEEP // 10)
 
 
 def run(stop: threading.Event) -> None:
@@ -88,9 +91,22 @@ def sweep_once(now: datetime) -> Sweep:
     for priority, share in SHARES.items():
         limit = max(1, int(settings.DISPATCH_SWEEP * share))
         for batch in batches.due_batches(priority.value, now, limit):
-            _look_at(batch, depths, now, sweep)
-        _wake_rows(batches.due_rows(priority.value, now, limit), priority.value, now, sweep)
+            with _alone("A batch could not be looked at.", batch=str(batch["_id"])):
+                _look_at(batch, depths, now, sweep)
+        with _alone("Due rows could not be woken.", priority=priority.value):
+            _wake_rows(batches.due_rows(priority.value, now, limit), priority.value, now, sweep)
     return sweep
+
+
+@contextmanager
+def _alone(line: str, **context: str) -> Iterator[None]:
+    """One thing that cannot be dealt with must not hold up all that comes after it; an absent database does."""
+    try:
+        yield
+    except PyMongoError:
+        raise
+    except Exception:
+        logger.exception(line, **context)
 
 
 def _depths() -> dict[str, int] | None:
@@ -117,7 +133,7 @@ def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, swee
         )
         fail_shard(lease.batch, f"The lease of {batch['worker']} ran out.")
         return
-    settle_orphans(lease, now)
+    settle_orphans(lease, batch["worker"], now)
 
 
 def _hint_again(batch: Document, depths: dict[str, int] | None, now: datetime, sweep: Sweep) -> None:
@@ -139,7 +155,7 @@ def _hint_again(batch: Document, depths: dict[str, int] | None, now: datetime, s
     sweep.hinted += 1
 
 
-def settle_orphans(lease: Lease, now: datetime) -> None:
+def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:
     """What a dead worker held: sent again under the same key where there is one, unknown where there is none.
 
     Past its validity nothing is sent again, so it is unknown on every channel.
@@ -154,7 +170,7 @@ def settle_orphans(lease: Lease, now: datetime) -> None:
         "A worker died with a batch in hand.",
         batch=str(batch["_id"]),
         channel=batch["channel"],
-        worker=batch["worker"],
+        worker=dead_worker,
         sent_again=len(repeatable),
         unknown=len(rows) - len(repeatable),
     )
@@ -166,14 +182,19 @@ def _repeatable_rows(batch: Document, rows: list[Document]) -> list[ObjectId]:
         return [row["_id"] for row in rows]
     if batch["channel"] != Channel.DISCORD:
         return []
-    # Discord's direct messages carry a nonce, its webhooks nothing; a direct message goes to a numeric user id.
+    # Discord's direct messages carry a nonce, its webhooks nothing. Whether the nonce is still remembered when the
+    # repeat is due, is asked before it is sent.
     endpoints = {row["_id"]: batches.delivery_in(row, batch["_id"])["endpoint"] for row in rows}
     addresses = followers.addresses(set(endpoints.values()))
-    return [
-        row
-        for row, endpoint in endpoints.items()
-        if endpoint in addresses and decrypt(addresses[endpoint]["address"]).isdigit()
-    ]
+    return [row for row, endpoint in endpoints.items() if _is_direct_message(addresses.get(endpoint))]
+
+
+def _is_direct_message(endpoint: Document | None) -> bool:
+    """Whether a Discord address is a user's id, not a webhook's URL. One that cannot be read is taken for a webhook."""
+    try:
+        return endpoint is not None and decrypt(endpoint["address"]).isdigit()
+    except UnknownKeyError:
+        return False
 
 
 # --- Rows -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ take "is there already" for success, and the shard is done only when its whole r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -44,7 +44,6 @@ class FanOut:
     rerun: bool  # An earlier run got somewhere: rows that are stored already need no new batches.
     written: int = 0
     skipped: int = 0
-    hints_missed: int = field(default=0)
 
     @property
     def shard(self) -> int:
@@ -78,8 +77,8 @@ def fail_shard(batch: Document, error: str) -> None:
     now = clock.now()
     failures = batch["failures"] + 1
     if failures >= settings.SHARD_MAX_FAILURES:
+        notifications.fail_event(batch["event"])  # First: an event must not look pending when nobody works on it.
         batches.give_up(batch, error, now)
-        notifications.fail_event(batch["event"])
         return
     batches.give_back(batch, now + timedelta(seconds=RETRY_SECONDS * failures), error, failed=True)
 
@@ -95,7 +94,7 @@ def _begin(lease: Lease) -> FanOut:
 def _run(run: FanOut) -> None:
     event = run.event
     if event["closes_position"] and run.shard == 0:
-        notifications.supersede_entries(event)
+        notifications.supersede_entries(event, clock.now())
     if event["trader_id"] is not None:
         if run.shard == 0:
             _post_to_community(run)
@@ -123,31 +122,39 @@ def _post_to_community(run: FanOut) -> None:
         return
     _look_for_exit(run)
     known = _known(run, [run.writer.notification_id(None)])
-    _store(run, run.writer.community_post(endpoints, known, clock.now()), [])
+    _store(run, run.writer.community_post(endpoints, known, clock.now()), [], known)
 
 
 def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
     _look_for_exit(run)
     ids = [run.writer.notification_id(m.follower["_id"]) for m in members]
-    alerts = run.writer.alerts_for(members, _known(run, ids), clock.now())
+    known = _known(run, ids)
+    alerts = run.writer.alerts_for(members, known, clock.now())
     run.skipped += sum(1 for n in alerts.notifications if not n["deliveries"])
-    _store(run, alerts, [m.follower["_id"] for m in members])
+    _store(run, alerts, [m.follower["_id"] for m in members], known)
 
 
-def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId]) -> None:
+def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set[ObjectId]) -> None:
     """Writes one chunk, in the order that leaves no gap: batches, then the rows that name them, then inboxes."""
     run.lease.keep()
     batches.insert_batches(alerts.batches)
     notifications.insert_notifications(alerts.notifications)
     notifications.insert_entries(alerts.entries)
-    removed = (
-        notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now()) if follower_ids else []
-    )
-    _cancel_if_closed_meanwhile(run, alerts)
+    removed = _withdraw_if_closed(run, alerts)
+    if follower_ids:
+        removed += notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
     gone = {entry for _, entry in removed}
-    push_alerts([e for e in alerts.entries if e["_id"] not in gone], removed)
-    run.hints_missed += len(send_hints(alerts.batches))
+    _push([e for e in alerts.entries if e["_id"] not in gone and e["_id"] not in known], removed)
+    send_hints(alerts.batches)
     run.written += len(alerts.notifications)
+
+
+def _push(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> None:
+    """Tells those who are connected. The inbox has it all: a failed push is no reason to fail the shard."""
+    try:
+        push_alerts(entries, removed)
+    except Exception:
+        logger.exception("The live push failed; sockets catch up from the inbox.")
 
 
 def _known(run: FanOut, ids: list[ObjectId]) -> set[ObjectId]:
@@ -161,11 +168,14 @@ def _look_for_exit(run: FanOut) -> None:
         run.writer.superseded_by = closing["external_id"] if closing else ""
 
 
-def _cancel_if_closed_meanwhile(run: FanOut, alerts: Alerts) -> None:
-    """The exit's own fan-out withdraws what it finds; what was inserted after it looked, withdraws itself here."""
-    if run.writer.superseded_by:
-        return
+def _withdraw_if_closed(run: FanOut, alerts: Alerts) -> list[tuple[ObjectId, ObjectId]]:
+    """Withdraws what was inserted after its exit was fanned out. Returns (follower, entry) of what left the inbox.
+
+    Also on a re-run, whose rows may be those of a first run that died before it looked.
+    """
     _look_for_exit(run)
-    if run.writer.superseded_by:
-        ids = [n["_id"] for n in alerts.notifications]
-        notifications.mark_superseded({"_id": {"$in": ids}}, run.writer.superseded_by)
+    if not run.writer.superseded_by:
+        return []
+    notifications.mark_superseded({"_id": {"$in": [n["_id"] for n in alerts.notifications]}}, run.writer.superseded_by)
+    notifications.delete_entries([e["_id"] for e in alerts.entries])
+    return [(e["follower_id"], e["_id"]) for e in alerts.entries]

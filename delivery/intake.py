@@ -29,7 +29,7 @@ from delivery.intake_documents import (
     milliseconds,
     rejected_document,
 )
-from delivery.statements import insert_shards, shard_batch
+from delivery.statements import insert_batches, shard_batch
 from followers import clock
 from followers.statements import audience_size_up_to, traders_by_external_id
 from notifications.choices import FanOutState
@@ -189,7 +189,7 @@ def _store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[C
             )
         if outcome is Outcome.UNKNOWN_TRADER:
             logger.info("A trade of a trader who is not known.", **_names(found), trader_id=found["trader_external_id"])
-    insert_shards(batches)
+    insert_batches(batches)
     return +outcomes, batches
 
 

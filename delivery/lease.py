@@ -34,7 +34,7 @@ class Lease:
     @property
     def remaining(self) -> float:
         """Seconds that are left; 0 once the lease is lost."""
-        return 0.0 if self._lost else max(0.0, self._started + self.seconds - time.monotonic())
+        return 0.0 if self._lost else max(0.0, self._started + self.seconds - _elapsed())
 
     @property
     def due_for_renewal(self) -> bool:
@@ -46,7 +46,7 @@ class Lease:
 
     def renew(self) -> None:
         """Raises LeaseLostError if the batch is somebody else's by now."""
-        started = time.monotonic()
+        started = _elapsed()
         if self.remaining == 0.0 or not statements.renew(self.batch, self.seconds):
             self._lost = True
             raise LeaseLostError(f"Batch {self.batch['_id']} was taken over.")
@@ -60,16 +60,21 @@ class Lease:
 
 def claim(batch_id: ObjectId, seconds: float) -> Lease | None:
     """Claims a batch. None = somebody else holds it, it is finished, or it is gone."""
-    started = time.monotonic()
+    started = _elapsed()
     batch = statements.claim(batch_id, _worker(), seconds)
     return Lease(batch, seconds, started) if batch else None
 
 
 def take_over(batch: Document, seconds: float) -> Lease | None:
     """Claims a batch whose worker let its lease run out. None = it is alive after all, or somebody was faster."""
-    started = time.monotonic()
+    started = _elapsed()
     taken = statements.take_over(batch, _worker(), seconds)
     return Lease(taken, seconds, started) if taken else None
+
+
+def _elapsed() -> float:
+    """Seconds on a clock that never jumps and, unlike CLOCK_MONOTONIC, runs on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _worker() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import uvloop
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
-from dramatiq.middleware import AsyncIO, Middleware
+from dramatiq.middleware import AsyncIO, Middleware, MiddlewareError
 
 from delivery import vendors
 
@@ -21,11 +21,22 @@ class UvloopAsyncIO(AsyncIO):
         super().before_worker_boot(broker, worker)
 
 
+class CannotOpenError(MiddlewareError):
+    """The vendors' connections could not be set up: the worker must not start without them."""
+
+
 class VendorConnections(Middleware):
     """Opens the vendors' connections in the worker's event loop. To be listed after AsyncIO."""
 
-    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
-        self._run(vendors.open_channels())
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        # Before the consumers start: the first hint may be there already. Dramatiq lets only its own errors through.
+        try:
+            self._run(vendors.open_channels())
+        except Exception as error:
+            raise CannotOpenError(f"The vendors' connections could not be set up: {error}") from error
+
+    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        vendors.start_nothing_more()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         self._run(vendors.close_channels())

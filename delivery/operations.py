@@ -8,7 +8,7 @@ from typing import Any
 from bson import ObjectId
 
 from delivery.models import Batch
-from delivery.statements import insert_shards, shard_batch, shard_batch_id
+from delivery.statements import insert_batches, shard_batch, shard_batch_id
 from followers import clock
 from followers.mongo import collection, durably
 from notifications.choices import FanOutState
@@ -30,7 +30,7 @@ def rerun_fan_out(event_id: ObjectId) -> int:
     now = clock.now()
     unfinished = [shard for shard in range(stored["shards"]) if shard not in stored["shards_done"]]
     # A finished batch is removed after a while; the shard's id follows from the event, so it is the same one again.
-    insert_shards([{**shard_batch(stored, shard, now), **_due(now)} for shard in unfinished])
+    insert_batches([{**shard_batch(stored, shard, now), **_due(now)} for shard in unfinished])
     ids = [shard_batch_id(stored["external_id"], shard) for shard in unfinished]
     released = _release(ids, now)
     # Last, and only from `failed`: until then the event is named as failed, and a shard may have completed it already.

@@ -6,11 +6,10 @@ import random
 from datetime import datetime, timedelta
 from typing import Any
 
-from bson import ObjectId
-
 from delivery.channels.base import Outcome, Result
 from delivery.channels.policy import ChannelPolicy, backoff_seconds
 from delivery.statements import Patch
+from followers.clock import as_utc
 from notifications.choices import DeliveryState, Reason
 from notifications.statements import ended
 
@@ -35,15 +34,20 @@ def patch_for(
     """
     spent = 0 if result.outcome in SPENDS_NO_ATTEMPT else 1
     answered_at = at + timedelta(seconds=result.latency_seconds)
-    fields: Document = {
-        "last_attempt_at": at,
-        **_next(row, delivery["attempts"] + spent, result, policy, repeatable, answered_at),
-    }
+    attempts = delivery["attempts"] + spent
+    after = _next(row, attempts, result, policy, repeatable, in_doubt(delivery), answered_at)
+    fields: Document = {"last_attempt_at": at, **after}
     return Patch(row["_id"], fields, spent, _log_entry(result, at))
 
 
 def _next(
-    row: Document, attempts: int, result: Result, policy: ChannelPolicy, repeatable: bool, now: datetime
+    row: Document,
+    attempts: int,
+    result: Result,
+    policy: ChannelPolicy,
+    repeatable: bool,
+    doubtful: bool,
+    now: datetime,
 ) -> Document:
     words = {"error_code": result.code, "error_message": result.message}
     match result.outcome:
@@ -63,12 +67,12 @@ def _next(
             return {**ended(DeliveryState.UNKNOWN), **words}
     if attempts >= policy.max_attempts:
         last = f"{Reason.ATTEMPTS_EXHAUSTED.label}; the last one: {result.code} {result.message}"
-        state = DeliveryState.FAILED
+        state = DeliveryState.UNKNOWN if doubtful or result.outcome is Outcome.UNKNOWN else DeliveryState.FAILED
         return {**ended(state), "error_code": Reason.ATTEMPTS_EXHAUSTED.value, "error_message": last[:500]}
     wait = backoff_seconds(policy, max(attempts, 1), result.retry_after_seconds, _random)
     # Waiting ends with the validity: then dispatch_due finds the row and lets it expire.
-    next_attempt_at = min(now + timedelta(seconds=wait), row["expires_at"].replace(tzinfo=now.tzinfo))
-    return {"batch": None, "next_attempt_at": next_attempt_at, **words}
+    valid_seconds = max(0.0, (as_utc(row["expires_at"]) - now).total_seconds())
+    return {"batch": None, "next_attempt_at": now + timedelta(seconds=min(wait, valid_seconds)), **words}
 
 
 def never_started(row: Document, now: datetime) -> Patch:
@@ -76,9 +80,14 @@ def never_started(row: Document, now: datetime) -> Patch:
     return Patch(row["_id"], {"batch": None, "next_attempt_at": now})
 
 
-def end_without_attempt(row_id: ObjectId, state: DeliveryState, reason: Reason) -> Patch:
-    """in a batch → an end state that needed no vendor."""
-    return Patch(row_id, ended(state, reason))
+def in_doubt(delivery: Document) -> bool:
+    """Whether an earlier attempt may have reached the vendor without our knowing."""
+    return any(attempt["outcome"] == Outcome.UNKNOWN for attempt in delivery["attempt_log"])
+
+
+def end_unsent(row: Document, delivery: Document, state: DeliveryState, reason: Reason) -> Patch:
+    """in a batch → an end state that needed no vendor; `unknown` if an earlier attempt may have been accepted."""
+    return Patch(row["_id"], ended(DeliveryState.UNKNOWN if in_doubt(delivery) else state, reason))
 
 
 def _log_entry(result: Result, at: datetime) -> Document:

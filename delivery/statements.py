@@ -23,7 +23,7 @@ from delivery.models import Batch
 from followers.mongo import collection, database, durably, insert_missing, quick
 from notifications.choices import DeliveryState, Reason
 from notifications.models import Notification
-from notifications.statements import Pipeline, change_deliveries, derive, ended
+from notifications.statements import Pipeline, change_deliveries, derive, ended_unsent
 
 Document = dict[str, Any]
 
@@ -33,6 +33,7 @@ LOADED_FIELDS = {
     "follower_id": 1, "trader_id": 1, "instrument": 1, "created_at": 1,
     "deliveries.channel": 1, "deliveries.endpoint": 1, "deliveries.batch": 1, "deliveries.attempts": 1,
     "deliveries.state": 1, "deliveries.next_attempt_at": 1, "deliveries.error_code": 1,
+    "deliveries.attempt_log.outcome": 1, "exit_fraction": 1,
 }  # fmt: skip
 
 
@@ -100,14 +101,9 @@ def _batch(**fields: Any) -> Document:
     }  # fmt: skip
 
 
-def insert_shards(documents: list[Document]) -> None:
-    """Durable: they precede the commit of the offsets."""
-    insert_missing(collection(Batch), documents)
-
-
 def insert_batches(documents: list[Document]) -> None:
-    """Delivery batches of a shard. Acknowledged by the primary alone: a lost one is made again with its rows."""
-    insert_missing(quick(Batch), documents)
+    """Batches, before anything names them. Durable: a row under a batch that was lost would sleep until it expires."""
+    insert_missing(collection(Batch), documents)
 
 
 # --- Claim, renew, give back, finish ---------------------------------------------------------------------------------
@@ -124,7 +120,8 @@ def take_over(batch: Document, worker: str, lease_seconds: float) -> Document | 
 
 def _take(batch_id: ObjectId, held: str | None, token: str, worker: str, lease_seconds: float) -> Document | None:
     until = {"$add": ["$$NOW", int(lease_seconds * 1000)]}
-    query: Document = {"_id": batch_id, "token": held, "finished_at": None}
+    # A batch without a next look was given up: no stale hint may run it again.
+    query: Document = {"_id": batch_id, "token": held, "finished_at": None, "next_look_at": {"$ne": None}}
     if held is not None:
         query["$expr"] = {"$lt": ["$lease_until", "$$NOW"]}
     change = [{"$set": {"token": token, "worker": worker, "lease_until": until, "next_look_at": until}}]
@@ -227,14 +224,14 @@ def end_rows(batch: Document, state: DeliveryState, reason: Reason, only_expired
     query: Document = {"_id": {"$in": batch["ids"]}, "deliveries.batch": batch["_id"]}
     if only_expired_by is not None:
         query["expires_at"] = {"$lte": only_expired_by}
-    pipeline = change_deliveries({"$eq": ["$$d.batch", batch["_id"]]}, ended(state, reason))
+    pipeline = change_deliveries({"$eq": ["$$d.batch", batch["_id"]]}, ended_unsent(state, reason))
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
 
 
 def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_attempts: int) -> int:
     """in a dead worker's batch → queued without one, due now; an attempt is spent.
 
-    One that is out of attempts has failed: a row that crashes its worker every time must not do so for ever.
+    One that is out of attempts ends as unknown: a row that crashes its worker every time must not do so for ever.
     """
     if not ids:
         return 0
@@ -244,7 +241,8 @@ def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_at
     again = {
         "attempts": attempts,
         "batch": None,
-        "state": {"$cond": [exhausted, DeliveryState.FAILED.value, DeliveryState.QUEUED.value]},
+        # Out of attempts, but the last of them may have been accepted.
+        "state": {"$cond": [exhausted, DeliveryState.UNKNOWN.value, DeliveryState.QUEUED.value]},
         "next_attempt_at": {"$cond": [exhausted, None, now]},
         "error_code": {"$cond": [exhausted, Reason.ATTEMPTS_EXHAUSTED.value, Reason.LEASE_LOST.value]},
         "error_message": str(Reason.LEASE_LOST.label),
@@ -311,7 +309,7 @@ def expire_free_rows(ids: Sequence[ObjectId], now: datetime) -> int:
     """queued without a batch, past its validity → expired."""
     free = {"$and": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, {"$eq": ["$$d.batch", None]}]}
     query = {"_id": {"$in": list(ids)}, "expires_at": {"$lte": now}}
-    pipeline = change_deliveries(free, ended(DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
+    pipeline = change_deliveries(free, ended_unsent(DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
 
 

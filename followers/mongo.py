@@ -36,8 +36,7 @@ def collection(model: type[Model]) -> Collection[dict[str, Any]]:
 def quick(model: type[Model]) -> Collection[dict[str, Any]]:
     """The same collection, with writes that the primary alone acknowledges, before its journal.
 
-    For what is done again if it is lost. A server that fails loses only the last of its writes, so once a later write
-    is acknowledged by a majority, every earlier one is safe as well: a claim seals the rows that it loads.
+    Only for what does no harm if a failover takes it back: it is found undone, and done again.
     """
     return collection(model).with_options(write_concern=PRIMARY_ONLY)
 

@@ -18,6 +18,8 @@ Document = dict[str, Any]
 FOLLOWER_FIELDS = {"portfolio_value": 1, "currency": 1, "locale": 1}
 ENDPOINT_FIELDS = {"follower_id": 1, "channel": 1}
 ADDRESS_FIELDS = {
+    "follower_id": 1,
+    "trader_id": 1,
     "channel": 1,
     "address": 1,
     "platform": 1,
@@ -41,10 +43,6 @@ def traders_by_external_id(external_ids: Iterable[str]) -> dict[str, Document]:
     """Index: followers_trader (external_id)."""
     query = {"external_id": {"$in": list(set(external_ids))}}
     return durably(lambda: {t["external_id"]: t for t in collection(Trader).find(query)})
-
-
-def trader(trader_id: ObjectId) -> Document | None:
-    return durably(lambda: collection(Trader).find_one({"_id": trader_id}))
 
 
 def audience_size_up_to(trader_id: ObjectId, limit: int) -> int:

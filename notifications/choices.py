@@ -97,6 +97,10 @@ class Reason(TextChoices):
     BELOW_MIN_QTY = "below_min_qty", "The follower's quantity is below the smallest that can be traded"
     BELOW_MIN_NOTIONAL = "below_min_notional", "The follower's order would be worth less than the minimum"
     CURRENCY_MISMATCH = "currency_mismatch", "The follower's portfolio is in another currency than the trade"
+    UNREADABLE_FIGURES = (
+        "unreadable_figures",
+        "The follower's stored figures cannot be read; an operator must mend them",
+    )
     SUPERSEDED_BY_EXIT = "superseded_by_exit", "The trader has left the position since"
     VALIDITY_OVER = "validity_over", "The alert's validity ran out before it could be sent"
     CHANNEL_OFF = "channel_off", "The channel has no credentials here"

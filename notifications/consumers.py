@@ -59,6 +59,8 @@ class InboxConsumer(AsyncWebsocketConsumer):
             if not self._is_accepted:
                 await send({"type": "websocket.accept", "subprotocol": _selected(scope["subprotocols"])})
             await send({"type": "websocket.close", "code": CLOSE_TRY_AGAIN_LATER})
+        finally:
+            await self._forget()  # However it ended: a client that vanished leaves no disconnect behind.
 
     async def connect(self) -> None:
         await self.accept(_selected(self.scope["subprotocols"]))
@@ -75,6 +77,10 @@ class InboxConsumer(AsyncWebsocketConsumer):
         await self._sockets.add(self)
 
     async def disconnect(self, code: int) -> None:
+        await self._forget()
+
+    async def _forget(self) -> None:
+        """Nothing of this socket stays behind; doing it twice changes nothing."""
         if self._expiry is not None:
             self._expiry.cancel()
         if self._sockets is not None:

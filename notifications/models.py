@@ -180,6 +180,7 @@ class Notification(models.Model):
     action = models.CharField(max_length=8, choices=Action.choices, blank=True)
     price = Money(null=True)
     currency = models.CharField(max_length=12, blank=True)
+    exit_fraction = Money(null=True, blank=True)
     sizing = EmbeddedModelField(Sizing, null=True)
     priority = models.CharField(max_length=8, choices=Priority.choices)
     correlation_id = models.CharField(max_length=128)

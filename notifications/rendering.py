@@ -51,7 +51,7 @@ def trade_content(notification: dict[str, Any]) -> Content:
     until = f"Valid until {as_utc(notification['expires_at']):%H:%M} UTC."
     if exit_:
         title = f"{notification['action'].capitalize()}: {verb.lower()} {offer}"
-        body = f"{_exit_words(verb, sizing)} {until}"
+        body = f"{_exit_words(verb, sizing, notification['exit_fraction'])} {until}"
     elif sizing is None:
         title, body = f"{verb} {offer}", f"The trader has executed this trade. {until}"
     else:
@@ -60,17 +60,24 @@ def trade_content(notification: dict[str, Any]) -> Content:
     return Content(title, body, _data(notification, sizing))
 
 
-def _exit_words(verb: str, sizing: dict[str, Any] | None) -> str:
-    fraction = sizing and sizing["exit_fraction"]
-    if not sizing:
-        return "The trader is leaving this position."
+def _exit_words(verb: str, sizing: dict[str, Any] | None, fraction: Decimal128 | None) -> str:
+    if sizing is None:
+        if not fraction:
+            return "The trader is leaving this position, wholly or in part."
+        return f"The trader is leaving {_share(fraction)} of this position."
     if not fraction:
         return f"{verb} about {plain(sizing['suggested_qty'])}; how much of the position that is, is not known."
-    share = "all" if decimal_of(fraction) == 1 else percent(fraction)
+    share = _share(fraction)
     estimate = plain(sizing["suggested_qty"])
     about = f" (about {estimate})" if estimate not in {"", "0"} else ""
     held = "you hold" if verb == "Sell" else "you are short"
     return f"{verb} {share} of what {held}{about}."
+
+
+def _share(fraction: Decimal128) -> str:
+    if decimal_of(fraction) == 1:
+        return "all"
+    return percent(fraction) if decimal_of(fraction) * 10_000 >= 1 else "less than 0.01 %"
 
 
 def _data(notification: dict[str, Any], sizing: dict[str, Any] | None) -> dict[str, str]:
@@ -90,8 +97,8 @@ def _data(notification: dict[str, Any], sizing: dict[str, Any] | None) -> dict[s
     if sizing is not None:
         data["suggested_qty"] = plain(sizing["suggested_qty"])
         data["ratio"] = plain(sizing["ratio"])
-        if sizing["exit_fraction"] is not None:
-            data["exit_fraction"] = plain(sizing["exit_fraction"])
+    if notification["exit_fraction"] is not None:
+        data["exit_fraction"] = plain(notification["exit_fraction"])
     return data
 
 

@@ -119,6 +119,12 @@ def ended(state: DeliveryState, reason: Reason | str = "") -> Document:
     }
 
 
+def ended_unsent(state: DeliveryState, reason: Reason) -> Document:
+    """`ended` as an expression over `$$d`: `unknown` if an earlier attempt may have been accepted by the vendor."""
+    doubtful = {"$in": ["unknown", "$$d.attempt_log.outcome"]}
+    return {"$cond": [doubtful, ended(DeliveryState.UNKNOWN, reason), ended(state, reason)]}
+
+
 # --- Trade events ----------------------------------------------------------------------------------------------------
 def store_events(documents: list[Document]) -> dict[ObjectId, Document]:
     """Inserts trade events; one that is stored already stays as it is. Returns the stored documents by id."""
@@ -159,13 +165,6 @@ def fail_event(event_oid: ObjectId) -> None:
     durably(lambda: collection(TradeEvent).update_one(query, {"$set": {"state": FanOutState.FAILED.value}}))
 
 
-def is_shard_done(event_oid: ObjectId, shard: int) -> bool:
-    return (
-        durably(lambda: collection(TradeEvent).find_one({"_id": event_oid, "shards_done": shard}, {"_id": 1}))
-        is not None
-    )
-
-
 def _later(executed_at: datetime, event_key: str, operator: str) -> list[Document]:
     """The order of events, (executedAt, eventId), as a query."""
     return [
@@ -189,25 +188,22 @@ def closing_event_after(entry: Document) -> Document | None:
 
 
 def events_of_same_order(fanned: Document) -> list[Document]:
-    """Other events of the same trader, instrument and order id. Index: (trader_id, instrument, executed_at)."""
-    query = {
-        "trader_id": fanned["trader_id"],
-        "instrument": fanned["instrument"],
-        "order_id": fanned["order_id"],
-        "_id": {"$ne": fanned["_id"]},
-    }
-    return durably(lambda: list(collection(TradeEvent).find(query, {"external_id": 1, "executed_at": 1})))
+    """Other events of the same trader, instrument and order id. Index: (trader_id, instrument, order_id)."""
+    query = {key: fanned[key] for key in ("trader_id", "instrument", "order_id")}
+    found = durably(lambda: list(collection(TradeEvent).find(query, {"external_id": 1, "executed_at": 1})))
+    return [event for event in found if event["_id"] != fanned["_id"]]
 
 
 # --- Notifications ---------------------------------------------------------------------------------------------------
 def insert_notifications(documents: list[Document]) -> None:
     """Inserts alerts; one that is there already is success, checked against (event, follower).
 
-    Acknowledged by the primary alone: if they are lost, their shard is not done and inserts them again.
+    Durable: after a failover the same worker goes on with the new primary, and would call a shard done whose rows went
+    with the old one.
 
     Raises IdCollisionError if another pair holds the id.
     """
-    present = [documents[i] for i in insert_missing(quick(Notification), documents)]
+    present = [documents[i] for i in insert_missing(collection(Notification), documents)]
     if not present:
         return
     expected = {d["_id"]: (d["event_id"], d["follower_id"]) for d in present}
@@ -223,7 +219,7 @@ def existing_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
     return durably(lambda: {d["_id"] for d in collection(Notification).find(query, {"_id": 1})})
 
 
-def supersede_entries(closing: Document) -> int:
+def supersede_entries(closing: Document, now: datetime) -> int:
     """Withdraws what is unsent of the older entry alerts of the same trader and instrument.
 
     Deliveries without a batch are cancelled here; those in a batch are marked, and whoever loads the batch cancels
@@ -235,6 +231,7 @@ def supersede_entries(closing: Document) -> int:
         "trader_id": closing["trader_id"],
         "instrument": closing["instrument"],
         "action": {"$nin": [a.value for a in EXITS]},
+        "expires_at": {"$gt": now},
         "$or": _later(closing["executed_at"], closing["external_id"], "$lt"),
     }
     events = durably(lambda: [e["_id"] for e in collection(TradeEvent).find(older, {"_id": 1})])
@@ -247,14 +244,14 @@ def mark_superseded(which: Document, closing_key: str) -> int:
     free = {"$and": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, {"$eq": ["$$d.batch", None]}]}
     pipeline = [
         {"$set": {"superseded_by": {"$literal": closing_key}}},
-        *change_deliveries(free, ended(DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT)),
+        *change_deliveries(free, ended_unsent(DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT)),
     ]
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
 
 
 # --- In-app entries --------------------------------------------------------------------------------------------------
 def insert_entries(documents: list[Document]) -> None:
-    insert_missing(quick(InAppEntry), documents)
+    insert_missing(collection(InAppEntry), documents)
 
 
 def prune_entries(
@@ -273,10 +270,14 @@ def prune_entries(
         *_replaced_entries(fanned, follower_ids),
         *_surplus_entries(fanned["trader_id"], follower_ids, keep, now),
     ]
-    if removed:
-        gone = [entry for _, entry in removed]
-        durably(lambda: quick(InAppEntry).delete_many({"_id": {"$in": gone}}))
+    delete_entries([entry for _, entry in removed])
     return removed
+
+
+def delete_entries(ids: list[ObjectId]) -> None:
+    """Acknowledged by the primary alone: an outdated entry that comes back is pruned by the next trade."""
+    if ids:
+        durably(lambda: quick(InAppEntry).delete_many({"_id": {"$in": ids}}))
 
 
 def _surplus_entries(

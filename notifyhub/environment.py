@@ -36,6 +36,13 @@ class Environment:
         """A comma-separated list."""
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
+    def one_of(self, name: str, default: str, allowed: set[str]) -> str:
+        """One of a few words, in capitals however it is written."""
+        value = self.text(name, default).upper()
+        if value not in allowed:
+            raise ImproperlyConfigured(f"{name} must be one of {', '.join(sorted(allowed))}, not {value!r}.")
+        return value
+
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.text(name, str(default)).lower()
         if value in {"1", "true", "yes", "on"}:

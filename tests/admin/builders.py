@@ -10,7 +10,7 @@ from typing import Any
 from bson import ObjectId
 
 from delivery.models import Batch
-from delivery.statements import insert_shards, shard_batch
+from delivery.statements import insert_batches, shard_batch
 from followers import clock
 from followers.models import Endpoint, Follow, Follower, Trader
 from followers.mongo import collection
@@ -62,7 +62,7 @@ def build_world() -> World:
         expires_at=now + timedelta(hours=1),
     )  # fmt: skip
     rejected = build_rejected(1)
-    insert_shards([shard_batch(_document(event), 0, now)])
+    insert_batches([shard_batch(_document(event), 0, now)])
     batch = Batch.objects.create(
         kind="deliver", channel="fcm", priority="high", ids=[notification.pk], event=event.pk, shard=0,
         created_at=now, next_look_at=now,

@@ -14,7 +14,7 @@ from delivery import intake
 from delivery.intake import Intake, Outcome, replay_rejected, take_in
 from delivery.intake_documents import KEPT_VALUE_BYTES, IncomingMessage
 from delivery.models import Batch
-from delivery.statements import insert_shards, shard_batch_id
+from delivery.statements import insert_batches, shard_batch_id
 from followers.models import Follow, Follower, Trader
 from followers.mongo import collection
 from followers.statements import audience_size_up_to
@@ -248,7 +248,7 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["traders_by_external_id", "store_events", "insert_shards", "store_rejected"])
+@pytest.mark.parametrize("step", ["traders_by_external_id", "store_events", "insert_batches", "store_rejected"])
 def test_a_crash_and_a_redelivery_end_in_the_same_state(
     trader: Trader, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
@@ -463,14 +463,14 @@ def test_replaying_twice_changes_nothing(trader: Trader, no_queue: list[dict[str
 
 def test_a_replay_that_died_before_its_mark_can_be_repeated(trader: Trader, monkeypatch: pytest.MonkeyPatch) -> None:
     row = reject(message())
-    original = insert_shards
+    original = insert_batches
 
     def crash(batches: list[dict[str, Any]]) -> None:
         original(batches)
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "insert_shards", crash)
+        patch.setattr(intake, "insert_batches", crash)
         with pytest.raises(Crash):
             replay_rejected([row.pk], LATER)
     result = replay_rejected([row.pk], LATER + timedelta(seconds=1))

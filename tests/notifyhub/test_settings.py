@@ -44,6 +44,7 @@ WRONG = {
     "LEASE_SECONDS": "soon",
     "FCM_TIMEOUT_SECONDS": "45",
     "FAN_OUT_CHUNK": "0",
+    "LOG_LEVEL": "LOUD",
     "DJANGO_DEBUG": "perhaps",
     "TWILIO_BASE_URL": "https://api.twilio.com/2010-04-01",
     "SQUARE_OFF_SECONDS_BY_EXCHANGE": "XNSE=900",

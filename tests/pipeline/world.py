@@ -115,12 +115,19 @@ def deliver_all() -> None:
     async def run() -> None:
         await open_channels()
         try:
-            while batches := await asyncio.to_thread(unclaimed):
+            for _ in range(MOST_ROUNDS):
+                batches = await asyncio.to_thread(unclaimed)
+                if not batches:
+                    return
                 await asyncio.gather(*(deliver_batch(batch["_id"]) for batch in batches))
+            raise AssertionError(f"Batches are still unclaimed after {MOST_ROUNDS} rounds: {batches}")
         finally:
             await close_channels()
 
     asyncio.run(run())
+
+
+MOST_ROUNDS = 30
 
 
 def unclaimed(kind: str = BatchKind.DELIVER) -> list[Document]:
