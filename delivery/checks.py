@@ -14,8 +14,11 @@ from delivery.channels.credentials import CREDENTIALS, is_on
 from delivery.channels.registry import configured_channel
 from followers.choices import Channel
 
+TAG = "notifyhub"
+"""Our daemons run the checks of this tag alone: the others load every page and form of the admin."""
 
-@checks.register()
+
+@checks.register(TAG)
 def check_channels(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """E001: a channel is half or wrongly configured, a key file that cannot be read for instance."""
     messages: list[checks.CheckMessage] = []

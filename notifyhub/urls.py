@@ -7,6 +7,8 @@ from django.views.generic import RedirectView
 
 from notifyhub import health
 
+admin.autodiscover()
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("demo/", include("notifications.urls")),

@@ -39,7 +39,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("mongodb", "valkey", "kafka")
 READY_SECONDS = 60
 CRITICAL_QUEUES = ("fan_out_critical", "deliver_critical")
-GENERAL_WORKERS = 2
+GENERAL_WORKERS = max(1, (os.cpu_count() or 2) - 1)
+EARLY = ("consume_trades", "workers")
 STEPS = (
     *SERVERS, "vendors", "database", "followers",
     "consume_trades", "workers", "workers-critical", "dispatch_due", "web",
@@ -145,7 +146,7 @@ class Demo:
             "consume_trades": ([*manage, "consume_trades"], _says("Partitions assigned."), "takes trades in"),
             "workers": (
                 [*workers, "--processes", str(GENERAL_WORKERS), "--threads", "8"],
-                self._workers_are_up, f"{GENERAL_WORKERS} processes, all queues",
+                self._workers_are_up, f"{GENERAL_WORKERS} process(es), all queues",
             ),
             "workers-critical": (
                 [*workers, "--processes", "1", "--threads", "4", "--queues", *CRITICAL_QUEUES],
@@ -154,8 +155,14 @@ class Demo:
             "dispatch_due": ([*manage, "dispatch_due"], _says("Dispatching what is due."), "wakes what is due"),
             "web": (web, lambda child: _answers(web_port), self.web_url),
         }  # fmt: skip
-        processes = [submit(self._start_process, name, *what, vendors, database) for name, what in commands.items()]
-        return [set_up, vendors, database, publisher, followers, *processes]
+        # Kafka and what stands between it and the first alert start first: two cores start everything at once slowly.
+        early = [submit(self._start_process, name, *commands[name], vendors, database) for name in EARLY]
+        late = [
+            submit(self._start_process, name, *what, vendors, database, self._ready["kafka"])
+            for name, what in commands.items()
+            if name not in EARLY
+        ]
+        return [set_up, vendors, database, publisher, followers, *early, *late]
 
     def _server_is_ready(self, name: str) -> None:
         if self._ready[name].set_running_or_notify_cancel():

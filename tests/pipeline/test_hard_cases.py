@@ -368,7 +368,7 @@ def test_community_is_told_how_much_of_the_position_the_trader_leaves(
 ) -> None:
     trader = world.make_trader()
     world.add_endpoint("discord", trader=trader)
-    details = {"action": "REDUCE", "side": "SELL", "positionBefore": before, "positionAfter": after}
+    details: dict[str, Any] = {"action": "REDUCE", "side": "SELL", "positionBefore": before, "positionAfter": after}
 
     world.fan_out(world.trade(trader, **details))
     world.deliver_all()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from threading import Event
+from threading import Event, Thread
 from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from delivery import checks
 from delivery.consumer import TradeConsumer, UnreadableRecordError, take_in_and_hint
 from delivery.kafka import connection_options
 from delivery.poison import PoisonLimitError
@@ -16,10 +17,11 @@ from followers import clock
 from notifications.calendars import preload
 
 PRELOADED_EXCHANGES = ("XNSE", "XNYS")
-"""Loading the first calendar takes a second, which no trade should have to wait."""
+"""Loading the first calendar takes a second; it passes while the group is being joined."""
 
 
 class Command(BaseCommand):
+    requires_system_checks = [checks.TAG]
     help = "Take executed trades in from Kafka, until SIGTERM or Ctrl-C. Several may run side by side."
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -30,7 +32,7 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, told_to_stop)
-        preload(PRELOADED_EXCHANGES, clock.now())
+        Thread(target=preload, args=(PRELOADED_EXCHANGES, clock.now()), name="calendars", daemon=True).start()
         connection_options()  # A wrong setting is worth a line now, not at every try to connect.
         try:
             TradeConsumer(stop, take_in_and_hint).run()

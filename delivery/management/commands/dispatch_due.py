@@ -9,13 +9,14 @@ from typing import Any
 import structlog
 from django.core.management.base import BaseCommand, CommandParser
 
-from delivery import dispatcher
+from delivery import checks, dispatcher
 from followers import clock
 
 logger = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
+    requires_system_checks = [checks.TAG]
     help = "Wakes every batch and delivery that is due. Any number may run side by side."
 
     def add_arguments(self, parser: CommandParser) -> None:

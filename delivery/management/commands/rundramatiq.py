@@ -5,8 +5,11 @@ from __future__ import annotations
 from django.core.management.base import CommandParser
 from django_dramatiq.management.commands.rundramatiq import Command as DramatiqCommand
 
+from delivery import checks
+
 
 class Command(DramatiqCommand):
+    requires_system_checks = [checks.TAG]
     help = "Runs the workers. `--queues fan_out_critical deliver_critical` reserves a process for critical alerts."
 
     def add_arguments(self, parser: CommandParser) -> None:
