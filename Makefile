@@ -4,7 +4,7 @@ FOLLOWERS ?= 5000
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test stack lint bench install clean
+.PHONY: demo test stack lint install clean
 
 demo: install  ## Everything at once: servers, followers, processes, trades; watch alerts arrive.
 	@$(RUN) -m devstack.demo --followers $(FOLLOWERS)

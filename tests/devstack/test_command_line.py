@@ -60,6 +60,7 @@ def test_kill_9_leaves_no_server_and_the_folder_usable(
     line.wait_until_ready()
 
     line.process.kill()
+    line.process.wait()  # Its thread that forked the servers can be gone before the rest of it, which holds the lock.
 
     line.wait_for_servers_to_end()
     with Stack(tmp_path, ["mongodb", "valkey"]) as again:
