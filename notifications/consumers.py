@@ -83,8 +83,9 @@ class InboxConsumer(AsyncWebsocketConsumer):
         """Nothing of this socket stays behind; doing it twice changes nothing."""
         if self._expiry is not None:
             self._expiry.cancel()
-        if self._sockets is not None:
-            await self._sockets.remove(self)
+        sockets, self._sockets = self._sockets, None
+        if sockets is not None:
+            await sockets.remove(self)
 
     def _end_with_token(self) -> None:
         self._closing = asyncio.create_task(self.close(CLOSE_UNAUTHORISED, tokens.TokenErrorCode.EXPIRED.value))

@@ -64,7 +64,7 @@ def gone(follower_id: ObjectId, known: Collection[ObjectId], now: datetime) -> l
     return [entry for entry in known if entry not in present]
 
 
-INBOX_INDEX = [("follower_id", 1), ("created_at", -1), ("_id", -1)]
+INBOX_INDEX = {"follower_id": 1, "created_at": -1, "_id": -1}
 """Named as a hint: for a few hundred followers the planner takes the TTL index, and reads everybody's inbox."""
 
 
