@@ -23,12 +23,9 @@ from followers.mongo import collection
 from notifications import statements as notifications
 from notifications.models import Notification, TradeEvent
 from tests.pipeline import world
+from tests.pipeline.world import WorkerDied
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class WorkerDied(BaseException):
-    """Stands for a SIGKILL: nothing of ours catches it."""
 
 
 def fcm_state(event: Any, follower: Any) -> str:

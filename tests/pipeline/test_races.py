@@ -1,4 +1,5 @@
-"""The races of the claim protocol, one test each. Each was seen to fail with its guard removed.
+"""The races of the claim protocol. Each was seen to fail with its guard removed, here or in test_guards.py, which looks
+at each guard alone.
 
 The numbers are those of docs/protocol.md.
 """
@@ -18,7 +19,6 @@ from pymongo.errors import AutoReconnect
 from delivery import deliver, dispatcher, fan_out, statements
 from delivery.broker import QUEUES
 from delivery.bulkhead import Bulkhead
-from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.models import Batch
@@ -29,6 +29,7 @@ from followers import clock
 from followers.mongo import collection
 from notifications import statements as notifications
 from tests.pipeline import world
+from tests.pipeline.world import crash_in, deliver_once, free_all_rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -134,7 +135,7 @@ def test_5_two_dispatchers_never_batch_the_same_row_twice(vendors: Sandbox) -> N
         world.make_follower(trader, "sms")
     event = world.trade(trader)
     world.fan_out(event)
-    _free_all_rows()
+    free_all_rows()
     now = clock.now()
     stale = statements.due_rows("high", now, 100)
     assert len(stale) == 10
@@ -161,7 +162,7 @@ def test_5_batch_is_never_seen_before_its_rows_carry_it(vendors: Sandbox, monkey
     world.make_follower(trader, "fcm")
     event = world.trade(trader)
     world.fan_out(event)
-    _free_all_rows()
+    free_all_rows()
     update_many = Collection.update_many
     seen: list[int] = []
 
@@ -268,7 +269,7 @@ def test_7_batch_that_is_found_empty_waits_for_its_fan_out(vendors: Sandbox, mon
 
     def deliver_first(documents: list[Any]) -> None:
         if world.unclaimed():
-            _deliver_once()
+            deliver_once()
         insert(documents)
 
     monkeypatch.setattr(notifications, "insert_notifications", deliver_first)
@@ -300,7 +301,7 @@ def test_7_rows_stored_while_a_batch_is_being_loaded_are_sent(
         return read_event(event_oid)
 
     monkeypatch.setattr(notifications, "event", complete_the_shard)
-    _deliver_once()
+    deliver_once()
     monkeypatch.undo()
 
     world.deliver_all()
@@ -396,7 +397,7 @@ def test_10_entry_is_not_sent_between_its_insert_and_its_own_look_for_an_exit(
         monkeypatch.setattr(notifications, "insert_notifications", insert)
         world.fan_out(exit_)
         insert(documents)
-        _deliver_once()
+        deliver_once()
 
     monkeypatch.setattr(notifications, "insert_notifications", pause_after_insert)
     fan_out_shard(shard["_id"])
@@ -449,12 +450,12 @@ def test_11_row_that_crashes_its_worker_every_time_is_sent_alone_and_fails_in_th
     event = world.trade(trader)
     world.fan_out(event)
     (batch,) = world.unclaimed()
-    _crash_in(batch["_id"])
+    crash_in(batch["_id"])
 
     world.sweep()
     (together,) = world.unclaimed()
     assert len(together["ids"]) == 3
-    _crash_in(together["_id"])
+    crash_in(together["_id"])
     world.sweep()
     singles = world.unclaimed()
     assert [len(b["ids"]) for b in singles] == [1, 1, 1]
@@ -463,7 +464,7 @@ def test_11_row_that_crashes_its_worker_every_time_is_sent_alone_and_fails_in_th
     for _ in range(20):
         for single in world.unclaimed():
             if single["ids"] == [bad]:
-                _crash_in(single["_id"])
+                crash_in(single["_id"])
         world.deliver_all()
         world.sweep()
 
@@ -502,7 +503,7 @@ def test_11_shard_whose_worker_dies_every_time_is_given_up_too(vendors: Sandbox,
     (shard,) = world.take_in_trades(event)
 
     for _ in range(3):
-        _crash_in(shard["_id"])
+        crash_in(shard["_id"])
         world.sweep()
 
     assert world.stored_event(event)["state"] == "failed"
@@ -522,7 +523,7 @@ def test_12_waiting_batch_costs_one_document_however_many_rows_it_holds(
 
     for minute in range(1, 5):
         world.sweep(after_seconds=60 * minute)
-        _deliver_once()
+        deliver_once()
         assert statements.due_rows("high", clock.now() + timedelta(minutes=minute), 100) == []
 
     assert world.alerts(event) == before
@@ -553,35 +554,6 @@ def _hints_noted(monkeypatch: pytest.MonkeyPatch) -> list[ObjectId]:
 
     monkeypatch.setattr(dispatcher, "send_hints", note)
     return hinted
-
-
-def _free_all_rows() -> None:
-    """As after a retry: every delivery is queued, due, and in no batch."""
-    now = clock.now()
-    for batch in world.unclaimed():
-        rows = statements.load(batch)
-        statements.record(batch["_id"], [Patch(r["_id"], {"batch": None, "next_attempt_at": now}) for r in rows])
-        collection(Batch).delete_one({"_id": batch["_id"]})
-
-
-def _crash_in(batch_id: ObjectId) -> None:
-    """A worker claims the batch and dies."""
-    assert claim(batch_id, 30) is not None
-    world.end_lease(batch_id)
-
-
-def _deliver_once() -> None:
-    """One try at each unclaimed delivery batch."""
-
-    async def run() -> None:
-        await open_channels()
-        try:
-            for batch in await asyncio.to_thread(world.unclaimed):
-                await deliver_batch(batch["_id"])
-        finally:
-            await close_channels()
-
-    asyncio.run(run())
 
 
 async def _deliver_under(lease: Lease) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from bson import ObjectId
 
-from delivery import dispatcher
+from delivery import dispatcher, statements
 from delivery.choices import BatchKind
 from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
 from delivery.intake import IncomingMessage, take_in
+from delivery.lease import claim
 from delivery.models import Batch
+from delivery.statements import Patch
 from delivery.vendors import close_channels, open_channels
 from followers import clock
 from followers.models import Endpoint, Follow, Follower, Trader
@@ -189,3 +191,36 @@ def end_lease(batch_id: ObjectId) -> None:
 
 def accepted(sandbox: Any, vendors: Iterable[str] = ("apns", "fcm", "twilio", "discord", "onesignal")) -> int:
     return sum(sandbox.stats(vendor)["accepted"] for vendor in vendors)
+
+
+class WorkerDied(BaseException):
+    """Stands for a SIGKILL: nothing of ours catches it."""
+
+
+def free_all_rows() -> None:
+    """As after a retry: every delivery is queued, due, and in no batch."""
+    now = clock.now()
+    for batch in unclaimed():
+        rows = statements.load(batch)
+        statements.record(batch["_id"], [Patch(r["_id"], {"batch": None, "next_attempt_at": now}) for r in rows])
+        collection(Batch).delete_one({"_id": batch["_id"]})
+
+
+def crash_in(batch_id: ObjectId) -> None:
+    """A worker claims the batch and dies."""
+    assert claim(batch_id, 30) is not None
+    end_lease(batch_id)
+
+
+def deliver_once() -> None:
+    """One try at each unclaimed delivery batch."""
+
+    async def run() -> None:
+        await open_channels()
+        try:
+            for batch in await asyncio.to_thread(unclaimed):
+                await deliver_batch(batch["_id"])
+        finally:
+            await close_channels()
+
+    asyncio.run(run())
