@@ -42,13 +42,16 @@ def trade_content(notification: dict[str, Any]) -> Content:
 
     Parameters:
       notification: The stored document: `_id`, event_key, symbol, side, action, price, currency, sizing (None for a
-        community channel: then nobody's quantity is said), priority, correlation_id and expires_at.
+        community channel: then nobody's quantity is said), exit_fraction, priority, correlation_id,
+        executed_at and expires_at.
     """
     sizing = notification["sizing"]
     offer = f"{notification['symbol']} @ {plain(notification['price'])} {notification['currency']}".rstrip()
     exit_ = notification["action"] in EXITS
     verb = "Buy" if notification["side"] == Side.BUY else "Sell"
-    until = f"Valid until {as_utc(notification['expires_at']):%H:%M} UTC."
+    ends = as_utc(notification["expires_at"])
+    another_day = ends.date() != as_utc(notification["executed_at"]).date()
+    until = f"Valid until {ends:%d %b %H:%M} UTC." if another_day else f"Valid until {ends:%H:%M} UTC."
     if exit_:
         title = f"{notification['action'].capitalize()}: {verb.lower()} {offer}"
         body = f"{_exit_words(verb, sizing, notification['exit_fraction'])} {until}"

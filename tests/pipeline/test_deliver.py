@@ -226,3 +226,16 @@ def test_retry_that_would_come_after_the_validity_expires_instead(vendors: Sandb
 
     world.sweep(after_seconds=301)
     assert world.alert(event, follower)["state"] == "expired"
+
+
+def test_validity_that_ends_another_day_is_told_with_its_date(vendors: Sandbox) -> None:
+    trader = world.make_trader()
+    world.make_follower(trader, "sms")
+    event = world.trade(trader, productType="DELIVERY")  # 24 hours.
+
+    world.fan_out(event)
+    world.deliver_all()
+
+    (message,) = vendors.accepted("twilio")
+    ends = clock.as_utc(world.alerts(event)[0]["expires_at"])
+    assert f"Valid until {ends:%d %b %H:%M} UTC." in message["body"]["Body"]
