@@ -74,13 +74,12 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
 
 def fail_shard(batch: Document, error: str) -> None:
     """claimed → to be run again later; after SHARD_MAX_FAILURES the event is failed and a person must look."""
-    now = clock.now()
     failures = batch["failures"] + 1
     if failures >= settings.SHARD_MAX_FAILURES:
         notifications.fail_event(batch["event"])  # First: an event must not look pending when nobody works on it.
-        batches.give_up(batch, error, now)
+        batches.give_up(batch, error)
         return
-    batches.give_back(batch, now + timedelta(seconds=RETRY_SECONDS * failures), error, failed=True)
+    batches.give_back(batch, clock.now() + timedelta(seconds=RETRY_SECONDS * failures), error, failed=True)
 
 
 def _begin(lease: Lease) -> FanOut:

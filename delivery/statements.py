@@ -286,7 +286,7 @@ def take_back_hint(batch: Document, next_look_at: datetime) -> None:
     )
 
 
-def give_up(batch: Document, error: str, now: datetime) -> None:
+def give_up(batch: Document, error: str) -> None:
     """claimed → failed: nobody looks at it again until a person runs it; its error says why."""
     query = {"_id": batch["_id"], "token": batch["token"]}
     change = {"$set": {"token": None, "lease_until": None, "next_look_at": None, "error": error[:500]}}
