@@ -17,3 +17,11 @@ KEYED_CHANNELS = frozenset({Channel.APNS, Channel.FCM, Channel.ONESIGNAL})
 
 Discord has a key for direct messages only; its webhooks, like SMS, have none.
 """
+
+
+class BreakerStatus(TextChoices):
+    """Where a channel's circuit breaker stands."""
+
+    CLOSED = "closed", "Closed"  # Alerts are sent.
+    OPEN = "open", "Open"  # Nothing is sent; alerts wait until the next probe, or until they expire.
+    HALF_OPEN = "half_open", "Half open"  # A few probes are under way; the rest waits for what they find.

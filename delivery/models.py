@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.db import models
 from django_mongodb_backend.fields import ArrayField, ObjectIdAutoField, ObjectIdField
 
-from delivery.choices import BatchKind
+from delivery.choices import BatchKind, BreakerStatus
 from followers.choices import VENDOR_CHANNELS
 from notifications.choices import Priority
+
+CHANNEL_CHOICES = [(c.value, c.label) for c in VENDOR_CHANNELS]
 
 
 class Batch(models.Model):
@@ -18,7 +20,7 @@ class Batch(models.Model):
 
     id = ObjectIdAutoField(primary_key=True)
     kind = models.CharField(max_length=8, choices=BatchKind.choices)
-    channel = models.CharField(max_length=16, choices=[(c.value, c.label) for c in VENDOR_CHANNELS], blank=True)
+    channel = models.CharField(max_length=16, choices=CHANNEL_CHOICES, blank=True)
     priority = models.CharField(max_length=8, choices=Priority.choices)
     ids = ArrayField(ObjectIdField(), default=list, blank=True)
     event = ObjectIdField(null=True, blank=True)
@@ -40,3 +42,50 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.channel} {self.id}"
+
+
+class Breaker(models.Model):
+    """A channel's circuit breaker at one provider account, as staff see and switch it.
+
+    The live state is shared among the workers through Redis (delivery/breaker.py). This row keeps what must outlive
+    Redis, what staff have forced, and the state as of its last change.
+    """
+
+    id = ObjectIdAutoField(primary_key=True)
+    channel = models.CharField(max_length=16, choices=CHANNEL_CHOICES)
+    account = models.CharField(max_length=200, blank=True, help_text="The provider account; a new one starts closed.")
+    status = models.CharField(max_length=16, choices=BreakerStatus.choices, default=BreakerStatus.CLOSED)
+    reason = models.CharField(max_length=500, blank=True)
+    changed_at = models.DateTimeField(null=True, blank=True)
+    next_probe_at = models.DateTimeField(null=True, blank=True)
+    forced = models.CharField(
+        max_length=16,
+        choices=[(s.value, s.label) for s in (BreakerStatus.OPEN, BreakerStatus.CLOSED)],
+        blank=True,
+        help_text="Empty = it decides by itself.",
+    )
+    forced_by = models.CharField(max_length=150, blank=True)
+    forced_at = models.DateTimeField(null=True, blank=True)
+    note = models.CharField(max_length=500, blank=True, help_text="Why it was forced.")
+
+    def __str__(self) -> str:
+        return f"{self.channel} {self.account}".strip()
+
+
+class BreakerChange(models.Model):
+    """One change of a circuit breaker: its history."""
+
+    id = ObjectIdAutoField(primary_key=True)
+    channel = models.CharField(max_length=16, choices=CHANNEL_CHOICES)
+    account = models.CharField(max_length=200, blank=True)
+    at = models.DateTimeField()
+    status_before = models.CharField(max_length=16, choices=BreakerStatus.choices)
+    status_after = models.CharField(max_length=16, choices=BreakerStatus.choices)
+    reason = models.CharField(max_length=500, blank=True, help_text="In words: what was counted, or what staff wrote.")
+    by = models.CharField(max_length=200, help_text="The worker that saw it, or the member of staff.")
+
+    class Meta:
+        verbose_name = "breaker change"
+
+    def __str__(self) -> str:
+        return f"{self.channel}: {self.status_before} → {self.status_after}"

@@ -133,6 +133,7 @@ class Attempt(EmbeddedModel):
     code = models.CharField(max_length=64, blank=True)
     message = models.CharField(max_length=500, blank=True)
     latency_ms = models.FloatField(null=True)
+    breaker = models.CharField(max_length=16, blank=True, help_text="The channel's circuit breaker when it was sent.")
 
 
 class Delivery(EmbeddedModel):
