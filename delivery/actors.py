@@ -17,11 +17,13 @@ from delivery.broker import queue_name
 from delivery.choices import BatchKind
 from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
+from followers.choices import Channel
 from notifications.choices import Priority
 
-# Hints are sent to a queue per priority (delivery.broker.send_hints); these are only where a bare `.send()` would go.
+# Hints are sent to a queue per channel and priority (delivery.broker.send_hints); these are only where a bare
+# `.send()` would go.
 DEFAULT_FAN_OUT_QUEUE = queue_name(BatchKind.FAN_OUT, Priority.HIGH)
-DEFAULT_DELIVER_QUEUE = queue_name(BatchKind.DELIVER, Priority.HIGH)
+DEFAULT_DELIVER_QUEUE = queue_name(BatchKind.DELIVER, Priority.HIGH, Channel.FCM)
 
 
 @dramatiq.actor(queue_name=DEFAULT_FAN_OUT_QUEUE)

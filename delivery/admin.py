@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from delivery import admin_breakers  # noqa: F401  Registers its page.
 from delivery.choices import BatchKind
 from delivery.intake import replay_rejected
 from delivery.models import Batch

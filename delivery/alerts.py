@@ -11,7 +11,6 @@ import structlog
 from bson import ObjectId
 
 from delivery import statements
-from delivery.choices import KEYED_CHANNELS
 from followers.choices import Channel
 from followers.clock import as_utc
 from followers.decimals import decimal_of, to_decimal, to_decimal128
@@ -203,7 +202,7 @@ class Lanes:
     def place(self, channel: str, lane: int, notification: ObjectId) -> ObjectId:
         """Puts a notification's delivery into a batch and returns the batch's id."""
         batch = self._open.get((channel, lane))
-        if batch is None or len(batch["ids"]) >= statements.batch_size(channel in KEYED_CHANNELS):
+        if batch is None or len(batch["ids"]) >= statements.batch_size(channel):
             batch = statements.delivery_batch(
                 channel, self._event["priority"], [], self._now, self._event["correlation_id"], self._shard_batch
             )

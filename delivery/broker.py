@@ -17,6 +17,7 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import BrokerConnectionError
 
 from delivery.choices import BatchKind
+from followers.choices import VENDOR_CHANNELS
 from notifications.choices import Priority
 
 logger = structlog.get_logger(__name__)
@@ -27,13 +28,46 @@ BROKER_ERRORS = (BrokerConnectionError, redis.RedisError)
 DEAD_MESSAGE_TTL_MS = 3_600_000  # A failed hint is of no use to anybody; an hour is enough to look at one.
 
 
-def queue_name(kind: str, priority: str) -> str:
-    """fan_out_critical, deliver_normal, …: a queue per kind and priority. SQS allows no dots in it."""
-    return f"{kind}_{priority}"
+def queue_name(kind: str, priority: str, channel: str = "") -> str:
+    """fan_out_critical, deliver_fcm_normal, …: a queue per kind, channel and priority. SQS allows no dots in it."""
+    return "_".join(part for part in (str(kind), str(channel), str(priority)) if part)
 
 
-QUEUES = tuple(queue_name(kind, priority) for priority in Priority for kind in BatchKind)
+def queue_of(batch: dict[str, Any]) -> str:
+    """The queue of a stored batch."""
+    return queue_name(batch["kind"], batch["priority"], batch["channel"])
+
+
+def queues_of(priority: str) -> tuple[str, ...]:
+    """The queues of one priority: its fan-outs, and its deliveries on each channel."""
+    fan_out = queue_name(BatchKind.FAN_OUT, priority)
+    return fan_out, *(queue_name(BatchKind.DELIVER, priority, channel) for channel in VENDOR_CHANNELS)
+
+
+QUEUES = tuple(queue for priority in Priority for queue in queues_of(priority))
 """Every queue, critical first."""
+
+FAN_OUTS_IN_HAND, DELIVERIES_IN_HAND = 2, 3
+"""Batches of one queue that a worker process has in hand at once.
+
+This is the bulkhead: there are as many threads as that makes over all queues, so that a channel whose vendor hangs
+holds its own threads and no others. Three batches keep a channel's slots full while one is loaded and one recorded.
+"""
+
+
+def in_hand(queue: str) -> int:
+    """How many batches of a queue a worker process takes at once."""
+    return FAN_OUTS_IN_HAND if queue.startswith(BatchKind.FAN_OUT) else DELIVERIES_IN_HAND
+
+
+def threads_for(queues: Iterable[str]) -> int:
+    """The threads of a worker process that serves these queues: one for each batch that it may have in hand."""
+    return sum(in_hand(queue) for queue in queues)
+
+
+def prefetch_for(queue: str, wanted: int) -> int:
+    """What a consumer may take ahead; Dramatiq wants twice the threads. A process with few of them takes less."""
+    return min(in_hand(queue), max(1, wanted // 4))
 
 
 def make_broker(url: str, namespace: str, sqs_endpoint_url: str, middleware: list[Any]) -> dramatiq.Broker:
@@ -63,6 +97,16 @@ class WakingRedisBroker(RedisBroker):
     @property
     def consumer_class(self) -> type[_RedisConsumer]:
         return WakingConsumer
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        return super().consume(queue_name, prefetch_for(queue_name, prefetch), timeout)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Without its delay queue: no message is ever delayed, and each queue would cost another polling thread."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
 
     def wake_key(self, queue: str) -> str:
         return f"{self.namespace}:wake:{queue}"
@@ -111,7 +155,7 @@ class WakingConsumer(_RedisConsumer):
 def hint(batch: dict[str, Any]) -> dramatiq.Message[Any]:
     """The message that makes a worker look at a batch. The kind is the name of the actor (delivery/actors.py)."""
     return dramatiq.Message(
-        queue_name=queue_name(batch["kind"], batch["priority"]),
+        queue_name=queue_of(batch),
         actor_name=batch["kind"],
         args=(str(batch["_id"]),),
         kwargs={},

@@ -3,6 +3,7 @@
 from django.db.models import TextChoices
 
 from followers.choices import Channel
+from notifications.choices import Priority
 
 
 class BatchKind(TextChoices):
@@ -25,3 +26,8 @@ class BreakerStatus(TextChoices):
     CLOSED = "closed", "Closed"  # Alerts are sent.
     OPEN = "open", "Open"  # Nothing is sent; alerts wait until the next probe, or until they expire.
     HALF_OPEN = "half_open", "Half open"  # A few probes are under way; the rest waits for what they find.
+
+
+PRIORITY_SHARES = {Priority.CRITICAL.value: 70, Priority.HIGH.value: 20, Priority.NORMAL.value: 10}
+"""How whatever is scarce (a channel's slots, its rate, a sweep) is shared among the priorities that have work, in per
+cent: critical alerts overtake all others, and normal ones do not starve."""

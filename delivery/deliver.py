@@ -1,23 +1,23 @@
-"""One batch of deliveries: claimed, loaded, sent concurrently, recorded in one statement."""
+"""One batch of deliveries: admitted, claimed, loaded, sent (delivery/sending.py), recorded in one statement."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 from bson import ObjectId
 from django.conf import settings
-from pymongo.errors import PyMongoError
 
 from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
-from delivery.lease import Lease, LeaseLostError, claim
-from delivery.outcomes import end_unsent, in_doubt, never_started, patch_for
+from delivery.guards.gate import Permit, Refusal
+from delivery.lease import Lease, claim
+from delivery.outcomes import end_unsent, in_doubt, patch_for, repeatable
+from delivery.sending import Planned, send_batch
 from delivery.statements import Patch
 from delivery.vendors import Vendor, is_stopping, open_vendor
 from followers import clock
@@ -36,16 +36,6 @@ EMPTY_LOOK_SECONDS, EMPTY_LOOK_MAX_SECONDS = 2, 60
 """A batch whose rows are not all stored yet is looked at again after so long, doubling."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A delivery that is to be sent."""
-
-    row: Document
-    delivery: Document
-    message: Message
-    registered_at: Any  # The endpoint's, naive UTC as stored: a later registration outlives a dead answer.
-
-
 async def deliver_batch(batch_id: ObjectId) -> None:
     """Sends one batch. Whatever happens, its rows end in a true state or wake up again."""
     head = await asyncio.to_thread(batches.batch_head, batch_id)
@@ -55,15 +45,26 @@ async def deliver_batch(batch_id: ObjectId) -> None:
     if vendor is None and not is_on(Name(head["channel"]), settings):
         await asyncio.to_thread(_skip, batch_id)
         return
-    if vendor is None or is_stopping() or not vendor.bulkhead.admits:
-        wait = timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
-        await asyncio.to_thread(batches.postpone, batch_id, clock.now() + wait)
+    if vendor is None or is_stopping():
+        await _postpone(batch_id, clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS)))
         return
-    async with vendor.bulkhead.batch():
+    async with vendor.gate.batch():
+        admitted = await vendor.gate.admit(head["priority"], head["size"])
+        if isinstance(admitted, Refusal):
+            logger.debug("A batch waits.", channel=head["channel"], reason=admitted.reason)
+            await _postpone(batch_id, datetime.fromtimestamp(admitted.until, UTC))
+            return
         lease = await asyncio.to_thread(claim, batch_id, settings.LEASE_SECONDS)
-        if lease is not None:
-            structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
-            await _deliver(lease, vendor)
+        if lease is None:
+            await vendor.gate.probes_unused(admitted.probes or 0)
+            return
+        structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
+        await _deliver(lease, vendor, admitted)
+
+
+async def _postpone(batch_id: ObjectId, until: datetime) -> None:
+    """Refused before the claim: no row is touched, and no attempt spent."""
+    await asyncio.to_thread(batches.postpone, batch_id, until)
 
 
 def _skip(batch_id: ObjectId) -> None:
@@ -76,7 +77,7 @@ def _skip(batch_id: ObjectId) -> None:
         _record(lease, patches, is_whole)
 
 
-async def _deliver(lease: Lease, vendor: Vendor) -> None:
+async def _deliver(lease: Lease, vendor: Vendor, permit: Permit) -> None:
     batch = lease.batch
     try:
         rows, is_whole = await asyncio.to_thread(load_rows, batch)
@@ -84,10 +85,11 @@ async def _deliver(lease: Lease, vendor: Vendor) -> None:
     except Exception as error:
         # Nothing was sent: the batch goes back as it was, and somebody tries again.
         logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
+        await vendor.gate.probes_unused(permit.probes or 0)
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         await asyncio.to_thread(batches.give_back, batch, again, f"{type(error).__name__}: {error}", True)
         return
-    patches += await _send_all(lease, vendor, planned)
+    patches += await send_batch(lease, vendor, planned, permit)
     await asyncio.to_thread(_record, lease, patches, is_whole)
 
 
@@ -134,7 +136,7 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
                 logger.exception("An alert could not be rendered.", notification=str(row["_id"]))
                 patches.append(_failed(row, delivery, channel, "rendering_failed", f"{type(error).__name__}: {error}"))
             else:
-                if in_doubt(delivery) and not _repeatable(channel, message, row, now):
+                if in_doubt(delivery) and not repeatable(channel, message, row, now):
                     patches.append(end_unsent(row, delivery, DeliveryState.UNKNOWN, Reason.NO_ANSWER))
                 else:
                     planned.append(Planned(row, delivery, message, endpoint["registered_at"]))
@@ -163,7 +165,7 @@ def _closed_events(rows: list[Document]) -> set[str]:
 
 def _failed(row: Document, delivery: Document, channel: Channel, code: str, message: str) -> Patch:
     result = Result(Outcome.REFUSED, code=code, message=message[:500])
-    return patch_for(row, delivery, result, channel.policy, repeatable=False, at=clock.now())
+    return patch_for(row, delivery, result, channel.policy, is_repeatable=False, at=clock.now())
 
 
 def message_for(row: Document, delivery: Document, endpoint: Document) -> Message:
@@ -182,69 +184,6 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
         app=endpoint["app"],
         endpoint_updated_at=clock.as_utc(endpoint["registered_at"]),
     )
-
-
-async def _send_all(lease: Lease, vendor: Vendor, planned: list[Planned]) -> list[Patch]:
-    """Sends concurrently while the lease is kept alive. One patch per delivery."""
-    keeper = asyncio.create_task(_keep(lease))
-    try:
-        ended = await asyncio.gather(*(_send(lease, vendor, item) for item in planned), return_exceptions=True)
-    finally:
-        keeper.cancel()
-    patches = []
-    for item, patch in zip(planned, ended, strict=True):
-        if isinstance(patch, BaseException):
-            # A fault of ours must not take the outcomes of the whole batch with it.
-            logger.error("A delivery failed in itself.", notification=str(item.row["_id"]), exc_info=patch)
-            result = Result(Outcome.UNKNOWN, code="internal_error", message=type(patch).__name__)
-            patches.append(patch_for(item.row, item.delivery, result, vendor.channel.policy, False, clock.now()))
-        else:
-            patches.append(patch)
-    return patches
-
-
-async def _keep(lease: Lease) -> None:
-    """Renews the lease every third of it until it is cancelled or lost."""
-    while True:
-        await asyncio.sleep(lease.seconds / 3)
-        try:
-            await asyncio.to_thread(lease.renew)
-        except LeaseLostError as error:
-            logger.warning("A batch was taken over by another worker.", batch=str(lease.batch["_id"]), error=str(error))
-            return
-        except Exception:
-            # Not renewed: `lease.covers` lets nothing start that could outlive it.
-            logger.exception("A lease could not be renewed.", batch=str(lease.batch["_id"]))
-
-
-async def _send(lease: Lease, vendor: Vendor, item: Planned) -> Patch:
-    channel = vendor.channel
-    async with vendor.bulkhead.slot():
-        at = clock.now()
-        # No send starts that could outlive its lease: after a pause of this process somebody else may hold the row.
-        if is_stopping() or not lease.covers(channel.policy.timeout_seconds):
-            return never_started(item.row, at)
-        result = await channel.send(item.message, at)
-    if result.outcome is Outcome.DEAD:
-        await asyncio.to_thread(_deactivate, item, result.code)
-    repeatable = _repeatable(channel, item.message, item.row, at)
-    return patch_for(item.row, item.delivery, result, channel.policy, repeatable, at)
-
-
-def _deactivate(item: Planned, code: str) -> None:
-    """A dead address is given up. If that fails, the next alert finds it dead again."""
-    try:
-        followers.deactivate_endpoint(item.delivery["endpoint"], item.registered_at, code, clock.now())
-    except PyMongoError:
-        logger.exception("A dead endpoint could not be deactivated.", endpoint=str(item.delivery["endpoint"]))
-
-
-def _repeatable(channel: Channel, message: Message, row: Document, at: datetime) -> bool:
-    """Whether a repeat reaches the person once: the vendor has a key, and still remembers it."""
-    if not channel.keyed(message):
-        return False
-    window = channel.key_window_seconds
-    return window is None or (at - clock.as_utc(row["created_at"])).total_seconds() < window
 
 
 def _record(lease: Lease, patches: list[Patch], is_whole: bool) -> None:

@@ -20,7 +20,7 @@ from django.conf import settings
 from pymongo.errors import PyMongoError
 
 from delivery import statements as batches
-from delivery.broker import BROKER_ERRORS, queue_depths, queue_name, send_hints
+from delivery.broker import BROKER_ERRORS, queue_depths, queue_of, send_hints
 from delivery.choices import KEYED_CHANNELS, BatchKind
 from delivery.fan_out import fail_shard
 from delivery.lease import Lease, claim, take_over
@@ -141,7 +141,7 @@ def _hint_again(batch: Document, depths: dict[str, int] | None, now: datetime, s
 
     It is always the same id: a backlog longer than any grace then only makes hints superfluous, never void.
     """
-    queue = queue_name(batch["kind"], batch["priority"])
+    queue = queue_of(batch)
     if depths is None or depths[queue] > settings.HINTS_MAX:
         batches.note_hint_refused(batch, now + timedelta(seconds=HINT_DELAYS_SECONDS[0]))
         return
@@ -178,6 +178,8 @@ def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:
 
 
 def _repeatable_rows(batch: Document, rows: list[Document]) -> list[ObjectId]:
+    if not settings.CHANNEL_POLICIES[batch["channel"]].resend_in_doubt:
+        return []
     if batch["channel"] in KEYED_CHANNELS:
         return [row["_id"] for row in rows]
     if batch["channel"] != Channel.DISCORD:
@@ -276,7 +278,7 @@ def _batch_limit(delivery: Document) -> int:
     second time, so that the culprit is found and the others get through.
     """
     if delivery["error_code"] != Reason.LEASE_LOST:
-        return batches.batch_size(delivery["channel"] in KEYED_CHANNELS)
+        return batches.batch_size(delivery["channel"])
     return 1 if delivery["attempts"] > 1 else min(settings.UNKEYED_BATCH, settings.DELIVERY_BATCH)
 
 

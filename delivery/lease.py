@@ -61,14 +61,14 @@ class Lease:
 def claim(batch_id: ObjectId, seconds: float) -> Lease | None:
     """Claims a batch. None = somebody else holds it, it is finished, or it is gone."""
     started = _elapsed()
-    batch = statements.claim(batch_id, _worker(), seconds)
+    batch = statements.claim(batch_id, worker_name(), seconds)
     return Lease(batch, seconds, started) if batch else None
 
 
 def take_over(batch: Document, seconds: float) -> Lease | None:
     """Claims a batch whose worker let its lease run out. None = it is alive after all, or somebody was faster."""
     started = _elapsed()
-    taken = statements.take_over(batch, _worker(), seconds)
+    taken = statements.take_over(batch, worker_name(), seconds)
     return Lease(taken, seconds, started) if taken else None
 
 
@@ -77,5 +77,5 @@ def _elapsed() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _worker() -> str:
+def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"  # Read anew: workers are forked.

@@ -10,8 +10,6 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, Middleware, MiddlewareError
 
-from delivery import vendors
-
 
 class UvloopAsyncIO(AsyncIO):
     """Dramatiq's event loop thread, on uvloop: the same loop at less CPU per send."""
@@ -26,19 +24,28 @@ class CannotOpenError(MiddlewareError):
 
 
 class VendorConnections(Middleware):
-    """Opens the vendors' connections in the worker's event loop. To be listed after AsyncIO."""
+    """Opens the vendors' connections in the worker's event loop. To be listed after AsyncIO.
+
+    The settings load this module before there are any models, so that what needs those is imported when it is used.
+    """
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         # Before the consumers start: the first hint may be there already. Dramatiq lets only its own errors through.
+        from delivery import vendors  # noqa: PLC0415
+
         try:
-            self._run(vendors.open_channels())
+            self._run(vendors.open_channels(worker.worker_threads))
         except Exception as error:
             raise CannotOpenError(f"The vendors' connections could not be set up: {error}") from error
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        from delivery import vendors  # noqa: PLC0415
+
         vendors.start_nothing_more()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        from delivery import vendors  # noqa: PLC0415
+
         self._run(vendors.close_channels())
 
     @staticmethod

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from delivery.channels.base import Outcome, Result
+from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.policy import ChannelPolicy, backoff_seconds
 from delivery.statements import Patch
 from followers.clock import as_utc
@@ -21,23 +21,29 @@ _random = random.Random()
 
 
 def patch_for(
-    row: Document, delivery: Document, result: Result, policy: ChannelPolicy, repeatable: bool, at: datetime
+    row: Document,
+    delivery: Document,
+    result: Result,
+    policy: ChannelPolicy,
+    is_repeatable: bool,
+    at: datetime,
+    breaker: str = "",
 ) -> Patch:
     """What an attempt changes in its delivery.
 
     Parameters:
       row: The notification, for its validity.
       delivery: The delivery as it was loaded, for its attempts so far.
-      repeatable: Whether the vendor shows a repeat under the same key to the person only once; then an unknown
-        outcome is tried again, otherwise it ends as `unknown`.
+      is_repeatable: What `repeatable` says; then an unknown outcome is tried again, otherwise it ends as `unknown`.
       at: When the attempt was started (aware UTC).
+      breaker: The state of the channel's circuit breaker then, for the log.
     """
     spent = 0 if result.outcome in SPENDS_NO_ATTEMPT else 1
     answered_at = at + timedelta(seconds=result.latency_seconds)
     attempts = delivery["attempts"] + spent
-    after = _next(row, attempts, result, policy, repeatable, in_doubt(delivery), answered_at)
+    after = _next(row, attempts, result, policy, is_repeatable, in_doubt(delivery), answered_at)
     fields: Document = {"last_attempt_at": at, **after}
-    return Patch(row["_id"], fields, spent, _log_entry(result, at))
+    return Patch(row["_id"], fields, spent, _log_entry(result, at, breaker))
 
 
 def _next(
@@ -45,7 +51,7 @@ def _next(
     attempts: int,
     result: Result,
     policy: ChannelPolicy,
-    repeatable: bool,
+    is_repeatable: bool,
     doubtful: bool,
     now: datetime,
 ) -> Document:
@@ -63,21 +69,46 @@ def _next(
             return ended(DeliveryState.EXPIRED, Reason.VALIDITY_OVER)
         case Outcome.REFUSED | Outcome.DEAD:
             return {**ended(DeliveryState.FAILED), **words}
-        case Outcome.UNKNOWN if not repeatable:
+        case Outcome.UNKNOWN if not is_repeatable:
             return {**ended(DeliveryState.UNKNOWN), **words}
     if attempts >= policy.max_attempts:
         last = f"{Reason.ATTEMPTS_EXHAUSTED.label}; the last one: {result.code} {result.message}"
         state = DeliveryState.UNKNOWN if doubtful or result.outcome is Outcome.UNKNOWN else DeliveryState.FAILED
         return {**ended(state), "error_code": Reason.ATTEMPTS_EXHAUSTED.value, "error_message": last[:500]}
     wait = backoff_seconds(policy, max(attempts, 1), result.retry_after_seconds, _random)
-    # Waiting ends with the validity: then dispatch_due finds the row and lets it expire.
-    valid_seconds = max(0.0, (as_utc(row["expires_at"]) - now).total_seconds())
-    return {"batch": None, "next_attempt_at": now + timedelta(seconds=min(wait, valid_seconds)), **words}
+    return {"batch": None, "next_attempt_at": _not_before(now + timedelta(seconds=wait), row), **words}
+
+
+def _not_before(at: datetime, row: Document) -> datetime:
+    """The stored time of the next attempt. Never past the validity: then dispatch_due lets the row expire.
+
+    The database keeps milliseconds and cuts the rest off; an attempt before its Retry-After would be one too many.
+    """
+    whole = at + timedelta(microseconds=-at.microsecond % 1_000)
+    return min(whole, as_utc(row["expires_at"]))
 
 
 def never_started(row: Document, now: datetime) -> Patch:
     """in a batch → queued without one: the lease was too short to start it. No attempt is spent."""
     return Patch(row["_id"], {"batch": None, "next_attempt_at": now})
+
+
+def waiting(row: Document, until: float) -> Patch:
+    """in a batch → queued without one: its channel or its address is to be left alone until then (epoch seconds).
+
+    No attempt is spent.
+    """
+    at = datetime.fromtimestamp(until, UTC)
+    return Patch(row["_id"], {"batch": None, "next_attempt_at": _not_before(at, row)})
+
+
+def repeatable(channel: Channel, message: Message, row: Document, at: datetime) -> bool:
+    """Whether what may have been accepted is sent again: the vendor shows a repeat once because it has a key that it
+    still remembers, and the channel's policy does not leave it to a person."""
+    if not channel.policy.resend_in_doubt or not channel.keyed(message):
+        return False
+    window = channel.key_window_seconds
+    return window is None or (at - as_utc(row["created_at"])).total_seconds() < window
 
 
 def in_doubt(delivery: Document) -> bool:
@@ -90,11 +121,12 @@ def end_unsent(row: Document, delivery: Document, state: DeliveryState, reason: 
     return Patch(row["_id"], ended(DeliveryState.UNKNOWN if in_doubt(delivery) else state, reason))
 
 
-def _log_entry(result: Result, at: datetime) -> Document:
+def _log_entry(result: Result, at: datetime, breaker: str) -> Document:
     return {
         "at": at,
         "outcome": result.outcome.value,
         "code": result.code[:64],
         "message": result.message[:500],
         "latency_ms": round(result.latency_seconds * 1000, 3),
+        "breaker": breaker,
     }

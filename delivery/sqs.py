@@ -12,6 +12,8 @@ from django.conf import settings
 from dramatiq.errors import BrokerConnectionError
 from dramatiq_sqs import SQSBroker
 
+from delivery.broker import prefetch_for
+
 HINT_RETENTION_SECONDS = 3_600
 """An older hint is of no use: its batch was hinted again long since."""
 
@@ -38,6 +40,9 @@ class HintBroker(SQSBroker):
             retention=HINT_RETENTION_SECONDS,
             endpoint_url=endpoint_url or None,
         )
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 20_000) -> dramatiq.Consumer:
+        return super().consume(queue_name, prefetch_for(queue_name, prefetch), timeout)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Raises BrokerConnectionError while SQS is away or refuses."""

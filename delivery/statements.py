@@ -18,7 +18,7 @@ from django.conf import settings
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 
-from delivery.choices import BatchKind
+from delivery.choices import KEYED_CHANNELS, BatchKind
 from delivery.models import Batch
 from followers.mongo import collection, database, durably, insert_missing, quick
 from notifications.choices import DeliveryState, Reason
@@ -171,9 +171,8 @@ def postpone(batch_id: ObjectId, next_look_at: datetime) -> None:
 
 def batch_head(batch_id: ObjectId) -> Document | None:
     """What a worker must know of a batch before it claims it."""
-    return durably(
-        lambda: collection(Batch).find_one({"_id": batch_id}, {"channel": 1, "kind": 1, "priority": 1, "token": 1})
-    )
+    fields = {"channel": 1, "kind": 1, "priority": 1, "token": 1, "size": {"$size": "$ids"}}
+    return durably(lambda: collection(Batch).find_one({"_id": batch_id}, fields))
 
 
 # --- Rows in a batch -------------------------------------------------------------------------------------------------
@@ -255,7 +254,8 @@ def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_at
 
 def _lease_lost_entry(now: datetime) -> Document:
     label = str(Reason.LEASE_LOST.label)
-    return {"at": now, "outcome": "unknown", "code": Reason.LEASE_LOST.value, "message": label, "latency_ms": None}
+    return {"at": now, "outcome": "unknown", "code": Reason.LEASE_LOST.value, "message": label, "latency_ms": None,
+            "breaker": ""}  # fmt: skip
 
 
 # --- What dispatch_due sweeps ----------------------------------------------------------------------------------------
@@ -369,6 +369,9 @@ def name_batches(batches: list[Document], namings: Sequence[Naming], now: dateti
         session.with_transaction(name)
 
 
-def batch_size(channel_is_keyed: bool) -> int:
-    """How many deliveries a batch holds: few where a crash would leave all of them in doubt."""
-    return settings.DELIVERY_BATCH if channel_is_keyed else settings.UNKEYED_BATCH
+def batch_size(channel: str) -> int:
+    """How many deliveries a batch holds: few where a crash would leave all of them in doubt, and never more than the
+    channel may send in a second, so that a batch does not keep the others from their turn."""
+    size = settings.DELIVERY_BATCH if channel in KEYED_CHANNELS else settings.UNKEYED_BATCH
+    rate = settings.CHANNEL_POLICIES[channel].rate_per_second
+    return min(size, max(1, int(rate))) if rate else size

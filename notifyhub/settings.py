@@ -122,7 +122,8 @@ SQS_ENDPOINT_URL = env.text("SQS_ENDPOINT_URL", "")  # Empty = Amazon's own.
 SQS_VISIBILITY_TIMEOUT_SECONDS = env.integer("SQS_VISIBILITY_TIMEOUT_SECONDS", 120, minimum=30)
 QUEUE_NAMESPACE = env.text("QUEUE_NAMESPACE", "notifyhub")
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
-WORKER_THREADS = env.integer("DRAMATIQ_NTHREADS", 8, minimum=1)  # Per worker process; each holds one batch at a time.
+# Per worker process; each holds one batch at a time. 0 = as many as its queues may have in hand (delivery/broker.py).
+WORKER_THREADS = env.integer("DRAMATIQ_NTHREADS", 0)
 DRAMATIQ_BROKER = {
     "BROKER": "delivery.broker.make_broker",
     "OPTIONS": {"url": DRAMATIQ_BROKER_URL, "namespace": QUEUE_NAMESPACE, "sqs_endpoint_url": SQS_ENDPOINT_URL},
@@ -179,6 +180,7 @@ LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, minimum=6)  # Renewed at a thir
 DISPATCH_INTERVAL_SECONDS = env.number("DISPATCH_INTERVAL_SECONDS", 1.0, minimum=0.05)
 DISPATCH_SWEEP = env.integer("DISPATCH_SWEEP", 1_000, minimum=1)  # Batches and rows looked at per sweep.
 HINTS_MAX = env.integer("HINTS_MAX", 10_000, minimum=1)  # A queue that holds more gets no repeated hints.
+BREAKER_PAUSE_SECONDS = env.number("BREAKER_PAUSE_SECONDS", 5.0, minimum=0.1)  # To the first probe; doubles to 300.
 BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
 
 # --- Channels --------------------------------------------------------------------------------------------------------
@@ -188,9 +190,16 @@ CHANNEL_POLICIES = {
         retry_cap_seconds=env.number(f"{name.upper()}_RETRY_CAP_SECONDS", default.retry_cap_seconds, minimum=0.001),
         max_attempts=env.integer(f"{name.upper()}_MAX_ATTEMPTS", default.max_attempts, minimum=1),
         timeout_seconds=env.number(f"{name.upper()}_TIMEOUT_SECONDS", default.timeout_seconds, minimum=0.1),
+        connect_timeout_seconds=env.number(
+            f"{name.upper()}_CONNECT_TIMEOUT_SECONDS", default.connect_timeout_seconds, minimum=0.1
+        ),
+        read_timeout_seconds=env.number(
+            f"{name.upper()}_READ_TIMEOUT_SECONDS", default.read_timeout_seconds, minimum=0.1
+        ),
         slow_seconds=env.number(f"{name.upper()}_SLOW_SECONDS", default.slow_seconds, minimum=0.01),
         concurrency=env.integer(f"{name.upper()}_CONCURRENCY", default.concurrency, minimum=1),
         rate_per_second=env.number(f"{name.upper()}_RATE_PER_SECOND", default.rate_per_second or 0) or None,
+        resend_in_doubt=env.one_of(f"{name.upper()}_IN_DOUBT", "RESEND", {"RESEND", "REVIEW"}) == "RESEND",
     )
     for name, default in DEFAULT_POLICIES.items()
 }

@@ -5,7 +5,7 @@ from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from notifyhub import health
+from notifyhub import health, metrics
 
 admin.autodiscover()
 
@@ -15,4 +15,5 @@ urlpatterns = [
     path("favicon.ico", RedirectView.as_view(url=static("notifications/icon.svg"))),  # Browsers ask for it unasked.
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", metrics.metrics),
 ]

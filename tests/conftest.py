@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from django.conf import settings
 from django.test import TransactionTestCase, override_settings
 
 from devstack.stack import Stack
@@ -19,7 +21,14 @@ VENDORS = ("apns", "fcm", "twilio", "discord", "onesignal")
 
 
 def _empty_collections(self: Any) -> None:
-    """This backend cannot roll a test back, and a flush takes 80 ms; deleting what is there takes a few."""
+    """This backend cannot roll a test back, and a flush takes 80 ms; deleting what is there takes a few.
+
+    What the workers share in Redis goes as well: a breaker that one test opened would hold up the next.
+    """
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        for pattern in ("guard", "rate", "workers"):
+            if keys := list(client.scan_iter(f"{settings.QUEUE_NAMESPACE}:{pattern}*", count=1_000)):
+                client.delete(*keys)
     for name in database().list_collection_names():
         if name not in KEPT_COLLECTIONS and not name.startswith("system."):
             database()[name].delete_many({})
@@ -53,10 +62,10 @@ def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorP
 
 
 @pytest.fixture
-def vendors(vendor_process: VendorProcess, settings: Any) -> Iterator[Sandbox]:
+def vendors(vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Well-behaved vendors with nothing accepted yet, and the settings that make every channel use them."""
     for name, value in vendor_process.env.items():
-        setattr(settings, name, value)
+        monkeypatch.setattr(settings, name, value, raising=False)
     sandbox = vendor_process.sandbox
     sandbox.reset()
     for vendor in VENDORS:

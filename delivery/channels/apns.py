@@ -70,6 +70,7 @@ class ApnsChannel(Channel):
     """Alerts to Apple devices. `apns-collapse-id` shows a repeat once, as long as the alert is on the device."""
 
     name = followers.choices.Channel.APNS
+    suspect_codes = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
     reconnect_codes = frozenset({"UnrelatedKeyIdInToken", "IdleTimeout", "Shutdown"})
 
     def __init__(self, config: ApnsConfig, policy: ChannelPolicy) -> None:
@@ -77,14 +78,17 @@ class ApnsChannel(Channel):
         self._config = config
         self._token = ProviderToken(config.key_pem, config.key_id, config.team_id)
 
+    @property
+    def account(self) -> str:
+        return f"{self._config.team_id}/{self._config.topic}"
+
     def keyed(self, message: Message) -> bool:
         return True
 
     def new_client(self) -> HttpClient:
         return HttpClient(
             self._config.base_url or HOSTS[Environment.PRODUCTION],
-            timeout_seconds=self.policy.timeout_seconds,
-            connections=self.policy.concurrency,
+            policy=self.policy,
             version=HttpVersion.HTTP2,
             extra_root_pem=self._config.ca_pem,
         )

@@ -57,8 +57,8 @@ class Result:
     provider_message_id: str = ""
     retry_after_seconds: float | None = None  # As the vendor asked; outranks the backoff.
     latency_seconds: float = 0.0  # Attempt start to answer.
-    extra: Mapping[str, str] = field(default_factory=dict)  # `throttled`: `endpoint` where THROTTLED is about this
-    # address alone; without it the whole channel must wait.
+    extra: Mapping[str, str] = field(default_factory=dict)  # `throttled`: `endpoint` or `channel`, where the vendor
+    # says what must wait; `hold_seconds`: how long this address must be left alone after an alert that was accepted.
 
 
 class Channel(ABC):
@@ -69,6 +69,9 @@ class Channel(ABC):
     """How long the vendor remembers a key; None = for as long as an alert can live."""
     min_validity_seconds: ClassVar[float] = 0.0
     """A message that is valid for less than this cannot be sent without outliving its validity."""
+
+    suspect_codes: ClassVar[frozenset[str]] = frozenset()
+    """Codes of DEAD that a mistake of ours gives for every address: a wave of them is no dead address."""
 
     reconnect_codes: ClassVar[frozenset[str]] = frozenset()
     """Answers about the connection they came over: the next request takes a new one."""
@@ -97,6 +100,11 @@ class Channel(ABC):
         started = time.perf_counter()
         result = await self._attempt(message, now)
         return replace(result, latency_seconds=time.perf_counter() - started)
+
+    @property
+    @abstractmethod
+    def account(self) -> str:
+        """Who we are to the vendor, without any secret. Workers share a breaker and a rate for each account."""
 
     @abstractmethod
     def keyed(self, message: Message) -> bool:

@@ -94,12 +94,17 @@ class DiscordChannel(Channel):
         self._bot_headers = {**self._headers, "authorization": f"Bot {config.bot_token}"}
         self._dm_channels: dict[str, str] = {}
 
+    @property
+    def account(self) -> str:
+        return "bot and webhooks" if self._config.bot_token else "webhooks"
+
     def keyed(self, message: Message) -> bool:
         return discord_webhook_parts(message.address) is None
 
     def new_client(self) -> HttpClient:
         return HttpClient(
-            self._config.base_url, timeout_seconds=self.policy.timeout_seconds, connections=self.policy.concurrency
+            self._config.base_url,
+            policy=self.policy,
         )
 
     async def prepare(self, message: Message, now: datetime, deadline: float) -> Result | None:
@@ -132,7 +137,7 @@ class DiscordChannel(Channel):
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, message: Message) -> Result:
         answer = json_object(body)
         if status == 200:
-            return accepted(str(answer.get("id") or ""), message)
+            return accepted(str(answer.get("id") or ""), message, **_last_for_now(headers))
         in_doubt = Outcome.RETRY if self.keyed(message) else Outcome.UNKNOWN
         code = answer.get("code")
         verdict = CODES.get(code) if isinstance(code, int) else None
@@ -146,7 +151,7 @@ class DiscordChannel(Channel):
             str(answer.get("message") or ""),
             message,
             retry_after=_retry_after(answer, headers),
-            extra=None if _is_global(answer, headers) else {"throttled": "endpoint"},
+            extra={"throttled": "channel" if _is_global(answer, headers) else "endpoint"},
         )
 
     def recover(self, request: Request, result: Result, message: Message, now: datetime) -> bool:
@@ -182,6 +187,12 @@ def _retry_after(answer: Mapping[str, Any], headers: Mapping[str, str]) -> float
     """The body's `retry_after` (float seconds) is finer than the header (whole seconds)."""
     seconds = seconds_or_none(answer.get("retry_after"))
     return retry_after_seconds(headers) if seconds is None else seconds
+
+
+def _last_for_now(headers: Mapping[str, str]) -> dict[str, str]:
+    """Whether this was the last message that the webhook or channel may have until its bucket is filled again."""
+    wait = seconds_or_none(headers.get("x-ratelimit-reset-after"))
+    return {"hold_seconds": str(wait)} if headers.get("x-ratelimit-remaining") == "0" and wait else {}
 
 
 def _is_global(answer: Mapping[str, Any], headers: Mapping[str, str]) -> bool:

@@ -62,6 +62,7 @@ class FcmChannel(Channel):
     """
 
     name = followers.choices.Channel.FCM
+    suspect_codes = frozenset({"SENDER_ID_MISMATCH", "INVALID_ARGUMENT"})
 
     def __init__(self, config: FcmConfig, policy: ChannelPolicy) -> None:
         super().__init__(policy)
@@ -73,14 +74,17 @@ class FcmChannel(Channel):
         await super().close()
         await self._token.settle()
 
+    @property
+    def account(self) -> str:
+        return self._config.project_id
+
     def keyed(self, message: Message) -> bool:
         return True
 
     def new_client(self) -> HttpClient:
         return HttpClient(
             self._config.base_url,
-            timeout_seconds=self.policy.timeout_seconds,
-            connections=self.policy.concurrency,
+            policy=self.policy,
             version=HttpVersion.NEGOTIATED,
         )
 

@@ -56,14 +56,17 @@ class OneSignalChannel(Channel):
         self._url = f"{config.base_url}/notifications"
         self._headers = {"authorization": f"Key {config.api_key}", "content-type": "application/json"}
 
+    @property
+    def account(self) -> str:
+        return self._config.app_id
+
     def keyed(self, message: Message) -> bool:
         return True
 
     def new_client(self) -> HttpClient:
         return HttpClient(
             self._config.base_url,
-            timeout_seconds=self.policy.timeout_seconds,
-            connections=self.policy.concurrency,
+            policy=self.policy,
             version=HttpVersion.NEGOTIATED,
         )
 

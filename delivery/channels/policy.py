@@ -18,19 +18,27 @@ class ChannelPolicy:
     max_attempts: int = 15
     timeout_seconds: float = 10.0
     """For the whole of one send, with whatever token must be fetched first. FCM asks for at least 10 s."""
+    connect_timeout_seconds: float = 3.0
+    """Of the total; a vendor that cannot be reached is known to have got nothing."""
+    read_timeout_seconds: float = 10.0
+    """For the silence after the request went out."""
     slow_seconds: float = 2.0
     """An answer that takes longer counts against the channel's breaker."""
     concurrency: int = 100
     """Sends in flight at once, in one process; over HTTP/1.1 also the most connections it opens."""
     rate_per_second: float | None = None
     """Sends a second over all workers; None = as many as the vendor takes."""
+    resend_in_doubt: bool = True
+    """What follows where nobody knows whether the vendor accepted an alert (no answer, a worker that died): sent again
+    if the vendor shows a repeat once, or left to a person. Without a vendor key it is always left to a person."""
 
 
 DEFAULT_POLICIES: dict[str, ChannelPolicy] = {
     # Apple suggests 15 minutes after a 5xx, which outlives most alerts. One connection carries all streams.
     "apns": ChannelPolicy(retry_base_seconds=10.0, concurrency=200),
     # Google asks for at least 10 s before a retry, and for a client timeout of at least 10 s.
-    "fcm": ChannelPolicy(retry_base_seconds=10.0, concurrency=200),
+    # A project may send 600,000 a minute.
+    "fcm": ChannelPolicy(retry_base_seconds=10.0, concurrency=200, rate_per_second=10_000.0),
     # Twilio queues at one message a second and sender whatever we do; a burst here only earns 20429. Fifty in flight
     # carry 100 a second at the half second it takes to answer, and leave few in doubt after a crash.
     "sms": ChannelPolicy(concurrency=50, rate_per_second=100.0),

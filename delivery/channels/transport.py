@@ -29,13 +29,12 @@ from pyreqwest.exceptions import (
     RequestTimeoutError,
 )
 
+from delivery.channels.policy import ChannelPolicy
+
 USER_AGENT = "NotifyHub/1.0"
 IDLE_SECONDS = 30.0
 """An idle HTTP/1.1 connection is closed before the vendor's side closes it (60 s is common), because a request that
 meets the closing is in doubt."""
-CONNECT_SHARE = 0.5
-"""Part of the total timeout that connecting may take. It ends earlier than the total, because a timeout while
-connecting is known to have sent nothing, and the total timeout is not."""
 PING_SECONDS = 60.0
 """HTTP/2 pings while requests are under way, to notice a connection that died without a word."""
 
@@ -93,8 +92,7 @@ class HttpClient:
         self,
         base_url: str,
         *,
-        timeout_seconds: float,
-        connections: int,
+        policy: ChannelPolicy,
         version: HttpVersion = HttpVersion.HTTP1,
         extra_root_pem: bytes | None = None,
     ) -> None:
@@ -105,8 +103,10 @@ class HttpClient:
             .referer(False)
             # Answers are some hundred bytes; asking for compression costs more than it saves.
             .gzip(False).brotli(False).zstd(False).deflate(False)
-            .connect_timeout(timedelta(seconds=timeout_seconds * CONNECT_SHARE))
-            .max_connections(connections)
+            # Ends before the total: a timeout while connecting is known to have sent nothing, the total timeout is not.
+            .connect_timeout(timedelta(seconds=min(policy.connect_timeout_seconds, policy.timeout_seconds / 2)))
+            .read_timeout(timedelta(seconds=policy.read_timeout_seconds))
+            .max_connections(policy.concurrency)
         )  # fmt: skip
         if is_loopback(base_url):
             builder = builder.no_proxy()

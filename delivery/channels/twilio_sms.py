@@ -67,12 +67,17 @@ class TwilioSmsChannel(Channel):
         }
         self._sender_field = "MessagingServiceSid" if config.sender.startswith("MG") else "From"
 
+    @property
+    def account(self) -> str:
+        return self._config.account_sid
+
     def keyed(self, message: Message) -> bool:
         return False
 
     def new_client(self) -> HttpClient:
         return HttpClient(
-            self._config.base_url, timeout_seconds=self.policy.timeout_seconds, connections=self.policy.concurrency
+            self._config.base_url,
+            policy=self.policy,
         )
 
     def request(self, message: Message, now: datetime) -> Request:

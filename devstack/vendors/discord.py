@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from devstack.vendors.behaviour import Rule
+from devstack.vendors.behaviour import Match, Rule
 from devstack.vendors.credentials import Credentials
 from devstack.vendors.discord_message import check_message, invalid_form, refused, throttled
 from devstack.vendors.messages import Call, Message, RefusedError, Repeat, Reply, Request
@@ -63,7 +63,12 @@ ERRORS: dict[str, tuple[int, str]] = {
 
 class Discord(Vendor):
     name: ClassVar[str] = "discord"
-    options: ClassVar[Mapping[str, float]] = {"nonce_window_seconds": NONCE_WINDOW_SECONDS}
+    options: ClassVar[Mapping[str, float]] = {
+        "nonce_window_seconds": NONCE_WINDOW_SECONDS,
+        # Messages that one webhook or channel may have within so many seconds; 0 = any number, and no headers.
+        "bucket_limit": 0,
+        "bucket_seconds": 2.0,
+    }
     code_words: ClassVar[Mapping[str, str]] = {
         "dead": "10015",
         "throttled": "429",
@@ -74,6 +79,7 @@ class Discord(Vendor):
     def __init__(self, recorder: Recorder, credentials: Credentials) -> None:
         super().__init__(recorder)
         self._authorization = f"Bot {credentials.discord_bot_token}"
+        self._buckets: dict[str, tuple[float, int]] = {}  # By address: when it is full again, what is left until then.
 
     def message_id(self) -> str:
         return str((int(now() * 1000) - DISCORD_EPOCH_MS) << 22 | secrets.randbits(22))
@@ -98,6 +104,7 @@ class Discord(Vendor):
         check_message(body, ERRORS)
         message = Message(address=address, content=canonical_content(body), body=body)
         wait = parse_qs(request.query).get("wait", ["false"])[-1].lower() in ("true", "1")
+        self._take_from_bucket(address)
         return Call("send", address, request.session, [message], silent=not wait)
 
     # The bot.
@@ -131,7 +138,39 @@ class Discord(Vendor):
             message.repeat = Repeat.REPLAYED
             message.identity = f"{channel} {nonce}"
             message.replay_seconds = self.behaviour.options["nonce_window_seconds"]
+        self._take_from_bucket(recipient)
         return Call("send", recipient, request.session, [message])
+
+    # Rate limits.
+
+    def _take_from_bucket(self, address: str) -> None:
+        """One message of the address's bucket. Raises a 429 when it is empty."""
+        limit = int(self.behaviour.options["bucket_limit"])
+        if not limit:
+            return
+        full_at, left = self._buckets.get(address, (0.0, 0))
+        if full_at <= now():
+            full_at, left = now() + self.behaviour.options["bucket_seconds"], limit
+        if left == 0:
+            raise throttled(Rule(Match(), retry_after=full_at - now()))
+        self._buckets[address] = (full_at, left - 1)
+
+    def _bucket_headers(self, address: str) -> tuple[tuple[str, str], ...]:
+        """`X-RateLimit-*` as Discord sends them with every answer (docs: topics/rate-limits)."""
+        if address not in self._buckets or not self.behaviour.options["bucket_limit"]:
+            return ()
+        full_at, left = self._buckets[address]
+        return (
+            ("x-ratelimit-limit", str(int(self.behaviour.options["bucket_limit"]))),
+            ("x-ratelimit-remaining", str(left)),
+            ("x-ratelimit-reset", f"{full_at:.3f}"),
+            ("x-ratelimit-reset-after", f"{max(0.0, full_at - now()):.3f}"),
+            ("x-ratelimit-bucket", "messages"),
+        )
+
+    def reset(self) -> None:
+        super().reset()
+        self._buckets.clear()
 
     # Answers.
 
@@ -150,7 +189,9 @@ class Discord(Vendor):
         }
         if "nonce" in body:
             content["nonce"] = body["nonce"]
-        return Reply.json(200, content)
+        reply = Reply.json(200, content)
+        reply.headers = (*reply.headers, *self._bucket_headers(call.address))
+        return reply
 
     def code_for(self, rule: Rule, call: Call | None) -> str | None:
         """A dead address has another code for each kind: no such webhook, no such user, a user who takes no DM."""

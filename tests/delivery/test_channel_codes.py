@@ -249,7 +249,7 @@ def test_discord_waits_for_the_seconds_of_the_body() -> None:
 
 def test_discord_global_limit_stops_the_channel() -> None:
     result = classify(DISCORD, WEBHOOK, 429, {"retry_after": 2.0, "global": True})
-    assert (result.retry_after_seconds, result.extra) == (2.0, {})
+    assert (result.retry_after_seconds, result.extra) == (2.0, {"throttled": "channel"})
 
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from delivery.channels.policy import ChannelPolicy
 from delivery.channels.transport import HttpClient, InvalidRequestError, NeverSentError, NoAnswerError, Request
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -56,7 +57,7 @@ async def serving(behaviour: Callable[[Server, asyncio.StreamWriter], object]) -
 
 @asynccontextmanager
 async def client(url: str, *, seconds: float = 5.0, connections: int = 10) -> AsyncIterator[HttpClient]:
-    http = HttpClient(url, timeout_seconds=seconds, connections=connections)
+    http = HttpClient(url, policy=ChannelPolicy(timeout_seconds=seconds, concurrency=connections))
     try:
         yield http
     finally:

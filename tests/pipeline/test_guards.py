@@ -12,7 +12,6 @@ import pytest
 
 from delivery import dispatcher, statements
 from delivery.broker import QUEUES
-from delivery.bulkhead import Bulkhead
 from delivery.fan_out import fan_out_shard
 from delivery.lease import Lease, claim, take_over
 from delivery.models import Batch
@@ -219,7 +218,7 @@ def test_12_full_worker_postpones(vendors: Sandbox, monkeypatch: pytest.MonkeyPa
     world.fan_out(world.trade(trader))
     (batch,) = world.unclaimed()
     collection(Batch).update_one({"_id": batch["_id"]}, {"$set": {"next_look_at": clock.now() + timedelta(minutes=9)}})
-    monkeypatch.setattr(Bulkhead, "admits", property(lambda self: False))
+    world.refuse_batches(monkeypatch)
     deliver_once()
     (batch,) = world.unclaimed()
     wait = clock.as_utc(batch["next_look_at"]) - clock.now()

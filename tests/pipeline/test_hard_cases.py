@@ -11,6 +11,7 @@ import pytest
 
 from delivery import dispatcher, fan_out
 from delivery import vendors as open_vendors
+from delivery.channels.twilio_sms import TwilioSmsChannel
 from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
 from delivery.lease import claim
@@ -107,7 +108,30 @@ def test_one_failure_of_ours_keeps_the_other_outcomes_of_its_batch(
     world.deliver_all()
 
     assert [world.delivery(world.alert(event, f), "sms")["state"] for f in others] == ["sent"] * 4
-    assert world.delivery(world.alert(event, dead), "sms")["error_code"] == "internal_error"
+    assert world.delivery(world.alert(event, dead), "sms")["error_code"] == "21614"
+
+
+def test_send_that_fails_in_itself_is_unknown_and_keeps_the_others(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trader = world.make_trader()
+    broken, *others = [world.make_follower(trader, "sms") for _ in range(5)]
+    address = Endpoint.objects.get(follower=broken).address
+    event = world.trade(trader)
+    world.fan_out(event)
+    request = TwilioSmsChannel.request
+
+    def fail(self: TwilioSmsChannel, message: Any, now: Any) -> Any:
+        if message.address == address:
+            raise RuntimeError("nobody foresaw this")
+        return request(self, message, now)
+
+    monkeypatch.setattr(TwilioSmsChannel, "request", fail)
+    world.deliver_all()
+
+    assert [world.delivery(world.alert(event, f), "sms")["state"] for f in others] == ["sent"] * 4
+    sms = world.delivery(world.alert(event, broken), "sms")
+    assert (sms["state"], sms["error_code"]) == ("unknown", "internal_error")
 
 
 def test_absurd_retry_after_waits_until_the_validity_ends(vendors: Sandbox) -> None:

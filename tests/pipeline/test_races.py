@@ -18,7 +18,6 @@ from pymongo.errors import AutoReconnect
 
 from delivery import deliver, dispatcher, fan_out, statements
 from delivery.broker import QUEUES
-from delivery.bulkhead import Bulkhead
 from delivery.fan_out import fan_out_shard
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.models import Batch
@@ -519,7 +518,7 @@ def test_12_waiting_batch_costs_one_document_however_many_rows_it_holds(
     event = world.trade(trader)
     world.fan_out(event)
     before = world.alerts(event)
-    monkeypatch.setattr(Bulkhead, "admits", property(lambda self: False))
+    world.refuse_batches(monkeypatch)
 
     for minute in range(1, 5):
         world.sweep(after_seconds=60 * minute)

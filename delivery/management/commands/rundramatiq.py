@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from django.core.management.base import CommandParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError, CommandParser
 from django_dramatiq.management.commands.rundramatiq import Command as DramatiqCommand
 
 from delivery import checks
+from delivery.broker import QUEUES, queues_of, threads_for
+from notifications.choices import Priority
 
 
 class Command(DramatiqCommand):
     requires_system_checks = [checks.TAG]
-    help = "Runs the workers. `--queues fan_out_critical deliver_critical` reserves a process for critical alerts."
+    help = "Runs the workers. `--priorities critical` reserves a process for critical alerts."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
+        parser.add_argument(
+            "--priorities",
+            nargs="+",
+            choices=Priority.values,
+            default=[],
+            help="Serve only the queues of these priorities",
+        )
         # Our own logging writes one JSON object a line; a second handler would write every line twice.
         # Ten minutes of grace would hold up a deployment: what is unfinished by then wakes up elsewhere.
-        parser.set_defaults(skip_logging=True, worker_shutdown_timeout=30_000)
+        # Threads: as many as the chosen queues need, unless somebody says otherwise.
+        parser.set_defaults(skip_logging=True, worker_shutdown_timeout=30_000, threads=settings.WORKER_THREADS)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        chosen = options["queues"] or []
+        if unknown := sorted(set(chosen) - set(QUEUES)):
+            raise CommandError(f"There is no queue {', '.join(unknown)}; choose from {', '.join(QUEUES)}.")
+        chosen += [queue for priority in options.pop("priorities") for queue in queues_of(priority)]
+        options["queues"] = list(dict.fromkeys(chosen))
+        options["threads"] = options["threads"] or threads_for(options["queues"] or QUEUES)
+        super().handle(*args, **options)

@@ -1,0 +1,211 @@
+"""A vendor in trouble: what the breaker, the holds and the policies make of a batch, and that no attempt is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from delivery.breakers import breaker_id, force_breaker
+from delivery.choices import BreakerStatus
+from delivery.guards.breaker import PROBES
+from delivery.models import Breaker, BreakerChange
+from devstack.vendors.client import Sandbox
+from followers import clock
+from followers.models import Endpoint, Follower
+from followers.mongo import collection
+from tests.pipeline import world
+
+pytestmark = pytest.mark.django_db(transaction=True)
+AUDIENCE = 60
+
+
+def audience(size: int, channel: str = "fcm") -> tuple[dict[str, Any], list[Follower]]:
+    """A trade that has been fanned out to so many followers on one channel."""
+    trader = world.make_trader()
+    followers = [world.make_follower(trader, channel) for _ in range(size)]
+    event = world.trade(trader)
+    world.fan_out(event)
+    return event, followers
+
+
+def policy(settings: Any, channel: str, **changes: Any) -> None:
+    changed = replace(settings.CHANNEL_POLICIES[channel], **changes)
+    settings.CHANNEL_POLICIES = {**settings.CHANNEL_POLICIES, channel: changed}
+
+
+def deliveries(event: dict[str, Any], channel: str = "fcm") -> list[dict[str, Any]]:
+    return [world.delivery(row, channel) for row in world.alerts(event)]
+
+
+@pytest.fixture
+def open_breaker(vendors: Sandbox, settings: Any) -> None:
+    """FCM has failed often enough; the pause to its next probe is long."""
+    settings.BREAKER_PAUSE_SECONDS = 60.0
+    vendors.behave("fcm", rules=[{"match": {}, "status": 500, "latency_ms": 1}])
+    audience(AUDIENCE)
+    world.deliver_once()
+    vendors.behave_well("fcm")
+
+
+def test_failing_vendor_opens_its_breaker_and_its_history_says_why(open_breaker: None) -> None:
+    (change,) = collection(BreakerChange).find()
+    assert (change["channel"], change["status_before"], change["status_after"]) == ("fcm", "closed", "open")
+    assert "of 60 calls" in change["reason"]
+    stored = Breaker.objects.get(channel="fcm")
+    assert (stored.status, stored.reason) == ("open", change["reason"])
+    assert stored.next_probe_at is not None
+
+
+def test_while_it_is_open_alerts_wait_and_no_attempt_is_spent(open_breaker: None, vendors: Sandbox) -> None:
+    requests = vendors.stats("fcm")["requests"]
+    event, _ = audience(5)
+    world.deliver_once()
+
+    assert {(d["state"], d["attempts"]) for d in deliveries(event)} == {("queued", 0)}
+    assert vendors.stats("fcm")["requests"] == requests
+    batch = next(b for b in world.unclaimed() if len(b["ids"]) == 5)
+    assert clock.as_utc(batch["next_look_at"]) > clock.now() + timedelta(seconds=30)
+
+
+def test_while_it_is_open_the_other_channels_do_not_notice(open_breaker: None) -> None:
+    event, _ = audience(5, "onesignal")
+    world.deliver_once()
+    assert {d["state"] for d in deliveries(event, "onesignal")} == {"sent"}
+
+
+def test_what_waits_for_an_open_breaker_expires_in_time(open_breaker: None) -> None:
+    event, _ = audience(5)
+    world.deliver_once()
+    world.sweep(after_seconds=86_401)
+    assert {(d["state"], d["error_code"], d["attempts"]) for d in deliveries(event)} == {
+        ("expired", "validity_over", 0)
+    }
+
+
+def test_probes_that_go_well_let_the_rest_of_their_batch_follow(vendors: Sandbox, settings: Any) -> None:
+    settings.BREAKER_PAUSE_SECONDS = 0.1
+    vendors.behave("fcm", rules=[{"match": {}, "status": 500}])
+    audience(AUDIENCE)
+    world.deliver_once()
+    vendors.behave_well("fcm")
+    event, _ = audience(20)
+
+    world.deliver_once()
+
+    found = deliveries(event)
+    assert {(d["state"], d["attempts"]) for d in found} == {("sent", 1)}
+    assert Counter(d["attempt_log"][0]["breaker"] for d in found) == {"half_open": PROBES, "closed": 20 - PROBES}
+    changes = [(c["status_before"], c["status_after"]) for c in collection(BreakerChange).find().sort("_id", 1)]
+    assert changes == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+
+
+def test_probes_that_fail_are_few_and_the_rest_goes_back_without_an_attempt(vendors: Sandbox, settings: Any) -> None:
+    settings.BREAKER_PAUSE_SECONDS = 0.1
+    vendors.behave("fcm", rules=[{"match": {}, "status": 500}])
+    audience(AUDIENCE)
+    world.deliver_once()
+    event, _ = audience(20)
+
+    world.deliver_once()
+
+    assert Counter((d["state"], d["attempts"]) for d in deliveries(event)) == {
+        ("queued", 1): PROBES,
+        ("queued", 0): 20 - PROBES,
+    }
+    assert {d["batch"] for d in deliveries(event)} == {None}
+    assert Breaker.objects.get(channel="fcm").status == "open"
+
+
+def test_forced_open_by_staff_stops_a_healthy_channel_until_it_is_left_to_itself(vendors: Sandbox) -> None:
+    audience(1)
+    world.deliver_once()
+    (row,) = Breaker.objects.filter(channel="fcm")
+    assert row.pk == breaker_id("fcm", row.account)
+    event, _ = audience(3)
+    assert force_breaker(row.pk, BreakerStatus.OPEN, "sam", "The vendor asked us to.", clock.now())
+
+    world.deliver_once()
+    assert {d["state"] for d in deliveries(event)} == {"queued"}
+
+    assert force_breaker(row.pk, None, "sam", "It is over.", clock.now())
+    assert not force_breaker(row.pk, None, "sam", "Again.", clock.now())
+    world.deliver_once()
+    assert {d["state"] for d in deliveries(event)} == {"sent"}
+    history = [(c["status_after"], c["by"], c["reason"]) for c in collection(BreakerChange).find().sort("_id", 1)]
+    assert history == [
+        ("open", "sam", "forced by staff: The vendor asked us to."),
+        ("closed", "sam", "left to itself again: It is over."),
+    ]
+
+
+# --- Limits -----------------------------------------------------------------------------------------------------------
+def test_webhook_whose_bucket_is_empty_is_left_alone_until_it_fills(vendors: Sandbox) -> None:
+    vendors.behave("discord", bucket_limit=1, bucket_seconds=30)
+    trader = world.make_trader()
+    follower = world.make_follower(trader, "discord")
+    first, second = world.trade(trader), world.trade(trader)
+    world.fan_out(first)
+    world.deliver_once()
+    assert world.delivery(world.alert(first, follower), "discord")["state"] == "sent"
+
+    world.fan_out(second)
+    world.deliver_once()
+
+    waiting = world.delivery(world.alert(second, follower), "discord")
+    assert (waiting["state"], waiting["attempts"], waiting["attempt_log"]) == ("queued", 0, [])
+    assert waiting["next_attempt_at"] > clock.now().replace(tzinfo=None) + timedelta(seconds=20)
+    assert vendors.stats("discord")["accepted"] == 1
+
+
+def test_attempt_never_comes_before_its_retry_after(vendors: Sandbox) -> None:
+    vendors.behave("onesignal", rules=[{"match": {"first_n": 1}, "code": "throttled", "retry_after": 7}])
+    event, _ = audience(1, "onesignal")
+    before = clock.now()
+    world.deliver_once()
+    (waiting,) = deliveries(event, "onesignal")
+    assert waiting["next_attempt_at"] >= before.replace(tzinfo=None) + timedelta(seconds=7)
+
+
+# --- Policies ---------------------------------------------------------------------------------------------------------
+def test_policy_can_leave_what_is_in_doubt_to_a_person(vendors: Sandbox, settings: Any) -> None:
+    policy(settings, "fcm", resend_in_doubt=False)
+    vendors.behave("fcm", rules=[{"match": {}, "accept_then_reset": True}])
+    event, _ = audience(1)
+    world.deliver_once()
+    (unknown,) = deliveries(event)
+    assert (unknown["state"], unknown["attempts"]) == ("unknown", 1)
+
+
+def test_policy_counts_for_a_worker_that_died_as_well(vendors: Sandbox, settings: Any) -> None:
+    policy(settings, "fcm", resend_in_doubt=False)
+    event, _ = audience(3)
+    (batch,) = world.unclaimed()
+    world.crash_in(batch["_id"])
+    world.sweep()
+    assert {(d["state"], d["error_code"]) for d in deliveries(event)} == {("unknown", "crashed_in_send")}
+
+
+def test_wave_of_dead_addresses_without_a_success_deactivates_nobody(vendors: Sandbox) -> None:
+    rule = {"match": {}, "status": 400, "code": "BadDeviceToken"}
+    vendors.behave("apns", rules=[rule])
+    event, _ = audience(30, "apns")
+    world.deliver_once()
+    assert Endpoint.objects.filter(active=False).count() == 0
+    assert {(d["state"], d["error_code"]) for d in deliveries(event, "apns")} == {("queued", "BadDeviceToken")}
+    assert Breaker.objects.get(channel="apns").status == "open"
+
+
+def test_bad_tokens_among_good_ones_are_dead(vendors: Sandbox) -> None:
+    trader = world.make_trader()
+    followers = [world.make_follower(trader, "apns") for _ in range(30)]
+    dead = [e.address for e in Endpoint.objects.filter(follower__in=followers[:22])]
+    vendors.behave("apns", rules=[{"match": {"addresses": dead}, "status": 400, "code": "BadDeviceToken"}])
+    event = world.trade(trader)
+    world.fan_out(event)
+    world.deliver_once()
+    assert Endpoint.objects.filter(active=False).count() == 22
+    assert Counter(d["state"] for d in deliveries(event, "apns")) == {"failed": 22, "sent": 8}
