@@ -76,16 +76,19 @@ def _next(
         state = DeliveryState.UNKNOWN if doubtful or result.outcome is Outcome.UNKNOWN else DeliveryState.FAILED
         return {**ended(state), "error_code": Reason.ATTEMPTS_EXHAUSTED.value, "error_message": last[:500]}
     wait = backoff_seconds(policy, max(attempts, 1), result.retry_after_seconds, _random)
-    return {"batch": None, "next_attempt_at": _not_before(now + timedelta(seconds=wait), row), **words}
+    return {"batch": None, "next_attempt_at": _not_before(now.timestamp() + wait, row), **words}
 
 
-def _not_before(at: datetime, row: Document) -> datetime:
+def _not_before(epoch: float, row: Document) -> datetime:
     """The stored time of the next attempt. Never past the validity: then dispatch_due lets the row expire.
 
     The database keeps milliseconds and cuts the rest off; an attempt before its Retry-After would be one too many.
     """
-    whole = at + timedelta(microseconds=-at.microsecond % 1_000)
-    return min(whole, as_utc(row["expires_at"]))
+    expires_at = as_utc(row["expires_at"])
+    if epoch >= expires_at.timestamp():
+        return expires_at
+    at = datetime.fromtimestamp(epoch, UTC)
+    return at + timedelta(microseconds=-at.microsecond % 1_000)
 
 
 def never_started(row: Document, now: datetime) -> Patch:
@@ -98,8 +101,7 @@ def waiting(row: Document, until: float) -> Patch:
 
     No attempt is spent.
     """
-    at = datetime.fromtimestamp(until, UTC)
-    return Patch(row["_id"], {"batch": None, "next_attempt_at": _not_before(at, row)})
+    return Patch(row["_id"], {"batch": None, "next_attempt_at": _not_before(until, row)})
 
 
 def repeatable(channel: Channel, message: Message, row: Document, at: datetime) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.test import TransactionTestCase, override_settings
 
 from devstack.stack import Stack
@@ -25,9 +25,9 @@ def _empty_collections(self: Any) -> None:
 
     What the workers share in Redis goes as well: a breaker that one test opened would hold up the next.
     """
-    with redis.Redis.from_url(settings.REDIS_URL) as client:
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
         for pattern in ("guard", "rate", "workers"):
-            if keys := list(client.scan_iter(f"{settings.QUEUE_NAMESPACE}:{pattern}*", count=1_000)):
+            if keys := list(client.scan_iter(f"{django_settings.QUEUE_NAMESPACE}:{pattern}*", count=1_000)):
                 client.delete(*keys)
     for name in database().list_collection_names():
         if name not in KEPT_COLLECTIONS and not name.startswith("system."):
@@ -62,10 +62,10 @@ def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorP
 
 
 @pytest.fixture
-def vendors(vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+def vendors(vendor_process: VendorProcess, settings: Any) -> Iterator[Sandbox]:
     """Well-behaved vendors with nothing accepted yet, and the settings that make every channel use them."""
     for name, value in vendor_process.env.items():
-        monkeypatch.setattr(settings, name, value, raising=False)
+        setattr(settings, name, value)
     sandbox = vendor_process.sandbox
     sandbox.reset()
     for vendor in VENDORS:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 WHOLE_CHANNEL = "*"
+MOST_SECONDS = 3_600.0
+"""A vendor that asks for more than this is asked again after it."""
 MOST_HELD = 10_000
 """Addresses that are remembered; past that a held one may be asked again, and says 429 once more."""
 
@@ -18,6 +21,7 @@ class Holds:
 
     def hold(self, who: str, until: float) -> None:
         """Sends nothing to an endpoint's id, or to WHOLE_CHANNEL, until then; a longer hold stays."""
+        until = min(until, time.time() + MOST_SECONDS)
         if until > self._until.get(who, 0.0):
             self._until[who] = self._unsaid[who] = until
 

@@ -19,6 +19,7 @@ from pymongo.errors import AutoReconnect
 from delivery import deliver, dispatcher, fan_out, statements
 from delivery.broker import QUEUES
 from delivery.fan_out import fan_out_shard
+from delivery.guards.gate import Permit
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.models import Batch
 from delivery.statements import Patch
@@ -560,6 +561,6 @@ async def _deliver_under(lease: Lease) -> None:
     try:
         vendor = open_vendor(lease.batch["channel"])
         assert vendor is not None
-        await deliver._deliver(lease, vendor)
+        await deliver._deliver(lease, vendor, Permit())
     finally:
         await close_channels()
