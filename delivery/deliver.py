@@ -16,8 +16,9 @@ from pymongo.errors import PyMongoError
 from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
+from delivery.channels.receipts import Reference
 from delivery.lease import Lease, LeaseLostError, claim
-from delivery.outcomes import end_unsent, in_doubt, never_started, patch_for
+from delivery.outcomes import end_unsent, in_doubt, let_go, never_started, patch_for
 from delivery.statements import Patch
 from delivery.vendors import Vendor, is_stopping, open_vendor
 from followers import clock
@@ -117,7 +118,9 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
     for row in rows:
         delivery = deliveries[row["_id"]]
         endpoint = endpoints.get(delivery["endpoint"])
-        if row["superseded_by"] or row["event_key"] in closed:
+        if delivery["state"] != DeliveryState.QUEUED:
+            patches.append(let_go(row))
+        elif row["superseded_by"] or row["event_key"] in closed:
             patches.append(end_unsent(row, delivery, DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT))
         elif clock.as_utc(row["expires_at"]) <= now:
             patches.append(end_unsent(row, delivery, DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
@@ -181,6 +184,7 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
         environment=endpoint["environment"],
         app=endpoint["app"],
         endpoint_updated_at=clock.as_utc(endpoint["registered_at"]),
+        reference=str(Reference(row["_id"], delivery["endpoint"], delivery["batch"])),
     )
 
 

@@ -80,6 +80,11 @@ def never_started(row: Document, now: datetime) -> Patch:
     return Patch(row["_id"], {"batch": None, "next_attempt_at": now})
 
 
+def let_go(row: Document) -> Patch:
+    """in a batch, ended by a receipt meanwhile → the same end state, without a batch."""
+    return Patch(row["_id"], {"batch": None})
+
+
 def in_doubt(delivery: Document) -> bool:
     """Whether an earlier attempt may have reached the vendor without our knowing."""
     return any(attempt["outcome"] == Outcome.UNKNOWN for attempt in delivery["attempt_log"])
