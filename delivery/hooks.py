@@ -8,6 +8,7 @@ the limit; 503 while the database is away, so that the vendor repeats it.
 from __future__ import annotations
 
 import hmac
+import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -33,6 +34,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 TWILIO_MAX_BYTES = 64 * 1024
 ONESIGNAL_MAX_BYTES = 1024 * 1024
 RETRY_AFTER_SECONDS = 5
+_away = threading.Event()  # Since the database did not answer; of this process.
 Addressed = tuple[Reference, Receipt]
 
 
@@ -68,19 +70,34 @@ def onesignal(request: HttpRequest) -> HttpResponse:
 def _answer(channel: Channel, read: Callable[[], Sequence[Addressed]]) -> HttpResponse:
     """Reads a request's receipts and carries them out."""
     try:
-        for reference, receipt in read():
+        addressed = read()
+        for reference, receipt in addressed:
             settle(reference, channel, receipt, clock.now())
     except RefusedError as refused:
         logger.warning("A receipt was refused.", channel=channel, status=int(refused.status), reason=refused.reason)
-        return JsonResponse({"error": refused.reason}, status=refused.status)
+        return _quietly(JsonResponse({"error": refused.reason}, status=refused.status))
     except PyMongoError as error:
-        logger.warning("A receipt could not be stored; the vendor is asked to repeat it.", error=str(error)[:200])
-        return JsonResponse(
-            {"error": "The database is away."},
-            status=HTTPStatus.SERVICE_UNAVAILABLE,
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        _note_absence(error)
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        words = {"error": "The database is away."}
+        return _quietly(JsonResponse(words, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers))
+    if addressed and _away.is_set():
+        _away.clear()
+        logger.info("Receipts can be stored again.")
     return HttpResponse(status=HTTPStatus.NO_CONTENT)
+
+
+def _note_absence(error: PyMongoError) -> None:
+    """An absence is told once, not for every receipt of it."""
+    if not _away.is_set():
+        _away.set()
+        logger.warning("Receipts cannot be stored; vendors are asked to repeat them.", error=str(error)[:200])
+
+
+def _quietly(answer: HttpResponse) -> HttpResponse:
+    """Without Django's own line about it: ours has the reason, and one for each would be thousands."""
+    answer._has_been_logged = True  # type: ignore[attr-defined]  # Where Django itself notes that a line was written.
+    return answer
 
 
 def _twilio_receipts(request: HttpRequest, path: str) -> list[Addressed]:
