@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urldefrag
 
 import pytest
 from bson import ObjectId
 
 from delivery.channels import onesignal_receipts, twilio_receipts
-from delivery.channels.base import Outcome
+from delivery.channels.base import Channel, Message, Outcome
+from delivery.channels.onesignal import OneSignalChannel, OneSignalConfig
+from delivery.channels.policy import ChannelPolicy
 from delivery.channels.receipts import Reference, parse_reference
 from delivery.channels.twilio_receipts import is_genuine
+from delivery.channels.twilio_sms import TwilioConfig, TwilioSmsChannel
 
 SENT, DELIVERED, REFUSED = Outcome.SENT, Outcome.DELIVERED, Outcome.REFUSED
 RETRY, DEAD, MISCONFIGURED = Outcome.RETRY, Outcome.DEAD, Outcome.MISCONFIGURED
+NOW = datetime(2026, 11, 21, 9, 15, tzinfo=UTC)
+POLICY = ChannelPolicy()
 REFERENCE = Reference(ObjectId(), ObjectId(), ObjectId())
 
 # --- Signatures: the example of Twilio's documentation, and the vectors of its own libraries' tests -------------------
@@ -183,6 +190,34 @@ def test_other_events_of_onesignal_say_nothing(kind: str) -> None:
 def test_event_without_a_kind_is_an_error_that_names_it(malformed: Any) -> None:
     with pytest.raises(onesignal_receipts.EventError, match=r"event\.kind"):
         onesignal_receipts.receipt(malformed)
+
+
+# --- What is sent so that receipts find us ---------------------------------------------------------------------------
+def requested(channel: Channel, reference: str) -> bytes:
+    soon = NOW + timedelta(minutes=5)
+    message = Message("0" * 24, "+14155550100", "Title", "Body", {}, False, soon, reference=reference)
+    return channel.request(message, NOW).body
+
+
+def sms_channel(origin: str) -> TwilioSmsChannel:
+    return TwilioSmsChannel(TwilioConfig("AC1", "secret", "+14155550101", "https://twilio.invalid", origin), POLICY)
+
+
+def test_twilio_is_given_an_address_with_our_ids_and_asked_to_repeat_itself() -> None:
+    form = parse_qs(requested(sms_channel("https://alerts.example.com"), str(REFERENCE)).decode())
+    (callback,) = form["StatusCallback"]
+    address, fragment = urldefrag(callback)
+    assert address == f"https://alerts.example.com/hooks/twilio/{REFERENCE}/"
+    assert fragment == "rc=5&rp=ct,rt,5xx"
+
+
+def test_twilio_is_asked_for_nothing_without_a_public_address() -> None:
+    assert b"StatusCallback" not in requested(sms_channel(""), str(REFERENCE))
+
+
+def test_onesignal_is_given_our_ids_as_the_messages_name() -> None:
+    channel = OneSignalChannel(OneSignalConfig("app", "key", "https://onesignal.invalid"), POLICY)
+    assert json.loads(requested(channel, str(REFERENCE)))["name"] == str(REFERENCE)
 
 
 # --- References ------------------------------------------------------------------------------------------------------

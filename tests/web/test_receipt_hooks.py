@@ -286,7 +286,7 @@ def test_vendor_is_asked_to_repeat_what_could_not_be_stored(
 ) -> None:
     caplog.set_level("INFO")
     sms, push = sent_sms(), sent_push()
-    away = pymongo.MongoClient("mongodb://127.0.0.1:1/", serverSelectionTimeoutMS=50)
+    away: pymongo.MongoClient[Any] = pymongo.MongoClient("mongodb://127.0.0.1:1/", serverSelectionTimeoutMS=50)
     with monkeypatch.context() as patch:
         patch.setattr(receipts, "PATIENCE_SECONDS", 0.0)
         patch.setattr(receipts, "collection", lambda model: away["notifyhub"]["notifications_notification"])
