@@ -14,9 +14,10 @@ from django.conf import settings
 from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
+from delivery.channels.receipts import Reference
 from delivery.guards.gate import Permit, Refusal
 from delivery.lease import Lease, claim
-from delivery.outcomes import end_unsent, in_doubt, patch_for, repeatable
+from delivery.outcomes import end_unsent, in_doubt, let_go, patch_for, repeatable
 from delivery.sending import Planned, send_batch
 from delivery.statements import Patch
 from delivery.vendors import Vendor, is_stopping, open_vendor
@@ -119,7 +120,9 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
     for row in rows:
         delivery = deliveries[row["_id"]]
         endpoint = endpoints.get(delivery["endpoint"])
-        if row["superseded_by"] or row["event_key"] in closed:
+        if delivery["state"] != DeliveryState.QUEUED:
+            patches.append(let_go(row))
+        elif row["superseded_by"] or row["event_key"] in closed:
             patches.append(end_unsent(row, delivery, DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT))
         elif clock.as_utc(row["expires_at"]) <= now:
             patches.append(end_unsent(row, delivery, DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
@@ -183,6 +186,7 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
         environment=endpoint["environment"],
         app=endpoint["app"],
         endpoint_updated_at=clock.as_utc(endpoint["registered_at"]),
+        reference=str(Reference(row["_id"], delivery["endpoint"], delivery["batch"])),
     )
 
 

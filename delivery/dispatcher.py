@@ -162,7 +162,11 @@ def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:
     """
     batch = lease.batch
     batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND, only_expired_by=now)
-    rows = batches.load(batch)
+    rows = [
+        row
+        for row in batches.load(batch)
+        if batches.delivery_in(row, batch["_id"])["state"] == DeliveryState.QUEUED  # The rest a receipt has ended.
+    ]
     repeatable = _repeatable_rows(batch, rows)
     batches.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
     batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)

@@ -113,6 +113,11 @@ def repeatable(channel: Channel, message: Message, row: Document, at: datetime) 
     return window is None or (at - as_utc(row["created_at"])).total_seconds() < window
 
 
+def let_go(row: Document) -> Patch:
+    """in a batch, ended by a receipt meanwhile → the same end state, without a batch."""
+    return Patch(row["_id"], {"batch": None})
+
+
 def in_doubt(delivery: Document) -> bool:
     """Whether an earlier attempt may have reached the vendor without our knowing."""
     return any(attempt["outcome"] == Outcome.UNKNOWN for attempt in delivery["attempt_log"])

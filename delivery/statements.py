@@ -46,6 +46,14 @@ class Patch:
     spent: int = 0  # Attempts to add.
     log: Document | None = None  # An entry for attempt_log.
 
+    @property
+    def facts(self) -> Document:
+        """What stays true of the attempt whatever a receipt has said of it before."""
+        return {name: value for name, value in self.fields.items() if name in FACTS}
+
+
+FACTS = frozenset({"batch", "last_attempt_at", "sent_at", "provider_message_id"})
+
 
 # --- Making batches --------------------------------------------------------------------------------------------------
 def shard_batch_id(event_external_id: str, shard: int) -> ObjectId:
@@ -190,17 +198,20 @@ def delivery_in(row: Document, batch_id: ObjectId) -> Document:
 def record(batch_id: ObjectId, patches: Sequence[Patch]) -> int:
     """Writes the outcomes of a batch in one statement and derives each notification's state and wake_at.
 
-    A delivery that no longer carries the batch id is left as it is. Returns the notifications that were changed.
+    A delivery that no longer carries the batch id is left as it is. One that a receipt has ended first keeps its state
+    and its words, and is told only what the attempt itself was. Returns the notifications that were changed.
     """
     if not patches:
         return 0
     ids = [p.notification for p in patches]
-    changes = [{"fields": p.fields, "spent": p.spent, "log": [p.log] if p.log else []} for p in patches]
+    changes = [
+        {"fields": p.fields, "facts": p.facts, "spent": p.spent, "log": [p.log] if p.log else []} for p in patches
+    ]
     change = {"$arrayElemAt": [{"$literal": changes}, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
     patched = {
         "$mergeObjects": [
             "$$d",
-            "$$change.fields",
+            {"$cond": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, "$$change.fields", "$$change.facts"]},
             {
                 "attempts": {"$add": ["$$d.attempts", "$$change.spent"]},
                 "attempt_log": {"$slice": [{"$concatArrays": ["$$d.attempt_log", "$$change.log"]}, -ATTEMPTS_KEPT]},
@@ -219,12 +230,21 @@ ATTEMPTS_KEPT = 20
 
 
 def end_rows(batch: Document, state: DeliveryState, reason: Reason, only_expired_by: datetime | None = None) -> int:
-    """Brings what a batch still holds to an end state; `only_expired_by` limits it to rows past their validity."""
+    """Brings what a batch still holds to an end state; `only_expired_by` limits it to rows past their validity.
+
+    What a receipt has ended keeps its state, and only leaves the batch.
+    """
     query: Document = {"_id": {"$in": batch["ids"]}, "deliveries.batch": batch["_id"]}
     if only_expired_by is not None:
         query["expires_at"] = {"$lte": only_expired_by}
-    pipeline = change_deliveries({"$eq": ["$$d.batch", batch["_id"]]}, ended_unsent(state, reason))
+    pipeline = change_deliveries({"$eq": ["$$d.batch", batch["_id"]]}, _unless_told(ended_unsent(state, reason)))
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
+
+
+def _unless_told(change: Document) -> Document:
+    """`change` for what is still queued; what a receipt has ended leaves its batch, with the attempt that was made."""
+    told = {"batch": None, "attempts": {"$max": ["$$d.attempts", 1]}}
+    return {"$cond": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, change, told]}
 
 
 def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_attempts: int) -> int:
@@ -248,7 +268,7 @@ def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_at
         "attempt_log": {"$slice": [{"$concatArrays": ["$$d.attempt_log", [_lease_lost_entry(now)]]}, -ATTEMPTS_KEPT]},
     }
     query = {"_id": {"$in": list(ids)}, "deliveries.batch": batch["_id"]}
-    pipeline = change_deliveries(mine, again)
+    pipeline = change_deliveries(mine, _unless_told(again))
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
 
 
@@ -316,7 +336,8 @@ def expire_free_rows(ids: Sequence[ObjectId], now: datetime) -> int:
 def wait_for_batch(batch_id: ObjectId, ids: Sequence[ObjectId], until: datetime) -> None:
     """Rows past their validity whose batch is alive are looked at again when its lease ends."""
     query = {"_id": {"$in": list(ids)}, "deliveries.batch": batch_id}
-    pipeline = change_deliveries({"$eq": ["$$d.batch", batch_id]}, {"next_attempt_at": until})
+    waiting = {"$and": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, {"$eq": ["$$d.batch", batch_id]}]}
+    pipeline = change_deliveries(waiting, {"next_attempt_at": until})
     durably(lambda: collection(Notification).update_many(query, pipeline))
 
 

@@ -6,12 +6,20 @@ import base64
 import binascii
 import math
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 class Environment:
@@ -85,6 +93,20 @@ class Environment:
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query:
             raise ImproperlyConfigured(f"{name} must be an origin such as https://host:port, not {value!r}.")
+        return value
+
+    def public_origin(self, name: str) -> str:
+        """Where the world reaches us: an https origin, or http on this machine alone; empty stays empty."""
+        value = self.origin(name, "")
+        parts = urlsplit(value)
+        try:
+            local = parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+        except ValueError:
+            local = False
+        if parts.scheme == "http" and not local:
+            raise ImproperlyConfigured(f"{name} must begin with https://, not {value!r}.")
+        if "@" in parts.netloc or not _has_usable_port(parts):
+            raise ImproperlyConfigured(f"{name} must be an origin such as https://alerts.example.com.")
         return value
 
     def url(self, name: str, schemes: set[str], default: str | None = None) -> str:

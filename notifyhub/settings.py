@@ -228,6 +228,9 @@ DISCORD_BOT_TOKEN = env.text("DISCORD_BOT_TOKEN", "")
 ONESIGNAL_BASE_URL = env.origin("ONESIGNAL_BASE_URL", "https://api.onesignal.com")
 ONESIGNAL_APP_ID = env.text("ONESIGNAL_APP_ID", "")
 ONESIGNAL_API_KEY = env.text("ONESIGNAL_API_KEY", "")
+# Receipts: where vendors reach us (empty = none are asked for), and the header that OneSignal must bring.
+PUBLIC_BASE_URL = env.public_origin("PUBLIC_BASE_URL")
+ONESIGNAL_HOOK_TOKEN = env.text("ONESIGNAL_HOOK_TOKEN", "")
 for _channel in CREDENTIALS:
     is_on(_channel, sys.modules[__name__])  # Refuses a half configured channel before anything starts.
 

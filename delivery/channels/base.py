@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     """What became of one attempt to send. The vendors' tables translate into these words."""
 
     SENT = "sent"  # The vendor took it over.
+    DELIVERED = "delivered"  # It arrived; only a receipt says so.
     RETRY = "retry"  # A passing trouble; certainly not accepted, or safe to repeat under the same key.
     THROTTLED = "throttled"  # The vendor asks us to wait; no attempt is spent.
     REFUSED = "refused"  # This message will never be accepted; the address is fine.
@@ -45,6 +46,7 @@ class Message:
     environment: str = "production"  # production or sandbox (APNs).
     app: str = ""  # Bundle id or app name where an endpoint names one; empty = the configured default.
     endpoint_updated_at: datetime | None = None  # When the address was last registered (APNs 410 compares).
+    reference: str = ""  # delivery.channels.receipts.Reference: comes back in the vendor's receipts.
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -71,7 +72,7 @@ class OneSignalChannel(Channel):
         )
 
     def request(self, message: Message, now: datetime) -> Request:
-        body = {
+        body: dict[str, Any] = {
             "app_id": self._config.app_id,
             "include_subscription_ids": [message.address],
             # `en` is required; it is what OneSignal falls back to for every other language.
@@ -82,6 +83,8 @@ class OneSignalChannel(Channel):
             "priority": 10,
             "idempotency_key": key_uuid(message.key),
         }
+        if message.reference:
+            body["name"] = message.reference  # Shown to nobody; the event stream gives it back, unlike `data`.
         return Request(self._url, self._headers, orjson.dumps(body))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, message: Message) -> Result:

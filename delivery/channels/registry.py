@@ -88,6 +88,7 @@ def _sms(settings: Any, policy: ChannelPolicy) -> Channel:
         auth_token=settings.TWILIO_AUTH_TOKEN,
         sender=settings.TWILIO_FROM,
         base_url=settings.TWILIO_BASE_URL.rstrip("/"),
+        callback_origin=settings.PUBLIC_BASE_URL,
     )
     return TwilioSmsChannel(config, policy)
 

@@ -20,6 +20,10 @@ from delivery.channels.transport import HttpClient, Request
 
 MAX_BODY_CHARACTERS = 1600
 MAX_VALIDITY_SECONDS = 36_000  # Ten hours; the longest that Twilio keeps a message queued.
+CALLBACK_PATH = "/hooks/twilio/"
+REPEAT_CALLBACK = "#rc=5&rp=ct,rt,5xx"
+"""Twilio repeats a status callback only if it could not connect, unless the address says otherwise: up to five times,
+within 15 s, also after a timeout and a 5xx. A fragment is neither requested nor signed."""
 
 CODES: Mapping[int, Verdict] = {
     20003: (Outcome.MISCONFIGURED, "Twilio refused our account or its token"),
@@ -47,6 +51,7 @@ class TwilioConfig:
     auth_token: str
     sender: str
     base_url: str
+    callback_origin: str = ""  # Where status callbacks reach us; empty = none are asked for.
 
 
 class TwilioSmsChannel(Channel):
@@ -89,6 +94,9 @@ class TwilioSmsChannel(Channel):
             "Body": shorten(f"{message.title}\n{message.body}", MAX_BODY_CHARACTERS),
             "ValidityPeriod": str(min(max(remaining_seconds(message, now), 1), MAX_VALIDITY_SECONDS)),
         }
+        if self._config.callback_origin and message.reference:
+            callback = f"{self._config.callback_origin}{CALLBACK_PATH}{message.reference}/"
+            form["StatusCallback"] = callback + REPEAT_CALLBACK
         return Request(self._url, self._headers, urlencode(form).encode())
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, message: Message) -> Result:

@@ -49,6 +49,10 @@ class Rule:
     accept_then_reset: bool | str = False  # Accepted, then dropped unanswered; "stream" as above.
     goaway: str | None = None  # APNs: GOAWAY with this reason; the request is not processed.
     malformed: bool = False  # Accepted, but the answer's body is not what the vendor's documents promise.
+    receipts: list[str] | None = None  # What is told later, in this order: Twilio's statuses, OneSignal's events, with
+    # a code or reason behind a colon ("undelivered:30003"); [] = nothing; the usual ones if not given.
+    receipt_delay_ms: float | None = None  # From the answer to the first receipt.
+    receipts_first: bool = False  # The answer comes once the client has answered the receipts.
     _met: int = 0
     _met_by_address: Counter[str] = field(default_factory=Counter)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection
 from typing import Any
@@ -27,7 +27,7 @@ class Sandbox:
         self._host = urlsplit(control_url).netloc
 
     def stats(self, vendor: str) -> dict[str, Any]:
-        """requests, accepted, refused {code: n}, duplicates, repeats_under_key, replays, faults, warnings, …"""
+        """requests, accepted, refused {code: n}, duplicates, repeats_under_key, replays, faults, receipts, …"""
         return self._call("GET", f"/vendors/{vendor}/stats")
 
     def accepted(self, vendor: str, address: str | None = None, since_index: int = 0) -> list[dict[str, Any]]:
@@ -52,6 +52,10 @@ class Sandbox:
     def behave_well(self, vendor: str) -> None:
         """No faults and no latency any more."""
         self._call("DELETE", f"/vendors/{vendor}/behaviour")
+
+    def stream_events(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        """Set OneSignal's event stream up; an empty address takes it down."""
+        self._call("POST", "/vendors/onesignal/event_stream", {"url": url, "headers": dict(headers or {})})
 
     def reset(self) -> None:
         """Forget every accepted message and counter of every vendor; behaviours stay, their rules count anew."""

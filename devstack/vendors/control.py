@@ -5,6 +5,7 @@ GET    /vendors/{name}/stats         counters
 GET    /vendors/{name}/accepted      ?address=&since_index=0&limit=1000
 POST   /vendors/{name}/behaviour     replaces the behaviour (`behaviour.py` names the fields)
 DELETE /vendors/{name}/behaviour     a vendor at its best again
+POST   /vendors/onesignal/event_stream   {"url", "headers"}: where events are posted; {} = nowhere
 POST   /reset                        forgets messages and counters; rules count from the beginning
 """
 
@@ -18,6 +19,7 @@ import orjson
 
 from devstack.vendors.behaviour import BehaviourError
 from devstack.vendors.messages import Reply, Request
+from devstack.vendors.onesignal import OneSignal
 from devstack.vendors.vendor import Vendor
 
 CHANNEL_NAMES = {"sms": "twilio"}  # A channel of the project whose vendor bears another name.
@@ -67,6 +69,9 @@ class Control:
                 return Reply.json(200, accepted(vendor, parse_qs(request.query)))
             case "POST", "behaviour":
                 vendor.behave(orjson.loads(request.body))
+                return Reply.json(200, {})
+            case "POST", "event_stream" if isinstance(vendor, OneSignal):
+                vendor.stream_events(orjson.loads(request.body))
                 return Reply.json(200, {})
             case "DELETE", "behaviour":
                 vendor.behave({})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import unquote
@@ -108,7 +109,9 @@ class Http1Connection(asyncio.Protocol):
         reply = self._service.handle(request)
         if reply.ending is Ending.HANG:
             return
-        if reply.delay_seconds > 0:
+        if reply.begin is not None:
+            reply.begin(partial(self._answer, reply, keep_alive))
+        elif reply.delay_seconds > 0:
             self._timer = self._loop.call_later(reply.delay_seconds, self._answer, reply, keep_alive)
         else:
             self._answer(reply, keep_alive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -59,6 +60,8 @@ class Reply:
     headers: Headers = JSON_HEADERS
     delay_seconds: float = 0.0
     ending: Ending = Ending.ANSWER
+    message_id: str = ""  # Of a message that was taken over just now; the vendor may tell of it later.
+    begin: Callable[[Callable[[], None]], None] | None = None  # Called with the answering, in place of a delay.
 
     @classmethod
     def json(cls, status: int, content: Any, headers: Headers = ()) -> Reply:

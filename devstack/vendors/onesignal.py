@@ -6,15 +6,17 @@ Keys: "Idempotent notification requests": within 30 days the same `idempotency_k
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import orjson
 
 from devstack.vendors.apns import is_uuid
-from devstack.vendors.behaviour import Rule
+from devstack.vendors.behaviour import BehaviourError, Rule
 from devstack.vendors.credentials import Credentials
 from devstack.vendors.messages import Call, Message, RefusedError, Repeat, Reply, Request
+from devstack.vendors.onesignal_events import EVENTS, USUAL, EventStream, event
+from devstack.vendors.receipts import Receipt, Repeats, is_on_this_machine
 from devstack.vendors.recorder import Recorder
 from devstack.vendors.vendor import Vendor, retry_after_header, unknown_code
 
@@ -54,11 +56,14 @@ class OneSignal(Vendor):
         "unavailable": "unavailable",
         "auth": "access_denied",
     }
+    usual_receipts: ClassVar[Sequence[str]] = USUAL
+    receipt_words: ClassVar[frozenset[str]] = EVENTS
 
     def __init__(self, recorder: Recorder, credentials: Credentials) -> None:
         super().__init__(recorder)
         self._app_id = credentials.onesignal_app_id
         self._authorization = f"Key {credentials.onesignal_api_key}"
+        self._stream: EventStream | None = None
 
     def receive(self, request: Request) -> Call:
         if request.path not in PATHS or request.method != "POST":
@@ -100,6 +105,21 @@ class OneSignal(Vendor):
     def accepted(self, call: Call, message_id: str, replayed: bool) -> Reply:
         headers = (("idempotent-replayed", "true"),) if replayed else ()
         return Reply.json(200, {"id": message_id, "external_id": call.messages[0].key or None}, headers)
+
+    def stream_events(self, content: Mapping[str, Any]) -> None:
+        """Set the event stream up, as in the dashboard: `url` and `headers`; without an address there is none."""
+        url, headers = str(content.get("url") or ""), content.get("headers") or {}
+        if url and not is_on_this_machine(url):
+            raise BehaviourError("an event stream's url must be on this machine")
+        self._stream = EventStream(url, tuple(headers.items())) if url else None
+
+    def receipt(self, word: str, message: Message, message_id: str) -> Receipt | None:
+        if self._stream is None:
+            return None
+        return event(word, self._stream, message.body, message.address, message_id)
+
+    def receipt_repeats(self, call: Call) -> Repeats:
+        return Repeats(count=5, on_5xx=True)  # "A few times with increasing delays".
 
     def refusal(self, code: str | None, rule: Rule) -> RefusedError:
         found = code or CODE_OF_STATUS.get(rule.status or 0)

@@ -81,6 +81,7 @@ class Recorder:
         self.refused: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
+        self.receipts: Counter[str] = Counter()  # What was told and how it was answered: "delivered 204".
         self.duplicates = 0
         self.repeats_under_key = 0
         self.replays = 0
@@ -173,6 +174,7 @@ class Recorder:
             "replays": self.replays,
             "faults": dict(self.faults),
             "warnings": dict(self.warnings),
+            "receipts": dict(self.receipts),
             "in_flight": self.in_flight,
             "peak_in_flight": self.peak_in_flight,
             "connections_open": self.connections_open,

@@ -10,7 +10,7 @@ import binascii
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
@@ -18,7 +18,9 @@ from urllib.parse import parse_qsl
 from devstack.vendors.behaviour import Rule
 from devstack.vendors.credentials import Credentials
 from devstack.vendors.messages import Call, Message, RefusedError, Reply, Request
+from devstack.vendors.receipts import Receipt, Repeats, is_on_this_machine, twilio_repeats
 from devstack.vendors.recorder import Recorder, now
+from devstack.vendors.twilio_callbacks import STATUSES, USUAL, status_callback
 from devstack.vendors.vendor import Vendor, retry_after_header, unknown_code
 
 API_VERSION = "2010-04-01"
@@ -64,6 +66,8 @@ class Twilio(Vendor):
         "unavailable": "20503",
         "auth": "20003",
     }
+    usual_receipts: ClassVar[Sequence[str]] = USUAL
+    receipt_words: ClassVar[frozenset[str]] = STATUSES
 
     def __init__(self, recorder: Recorder, credentials: Credentials) -> None:
         super().__init__(recorder)
@@ -84,6 +88,8 @@ class Twilio(Vendor):
             # Anything else reads as a form without fields: Twilio then misses the first required one.
             form = dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
         self._check(form)
+        if "StatusCallback" in form and not is_on_this_machine(form["StatusCallback"]):
+            self.recorder.warnings["StatusCallback is not on this machine"] += 1
         text = form.get("Body", "") or form.get("MediaUrl", "")
         message = Message(address=form["To"], content=text.encode(), body=form)
         return Call("send", form["To"], request.session, [message])
@@ -148,6 +154,16 @@ class Twilio(Vendor):
             "uri": f"/{API_VERSION}/Accounts/{sid}/Messages/{message_id}.json",
         }
         return Reply.json(201, message)
+
+    def receipt(self, word: str, message: Message, message_id: str) -> Receipt | None:
+        form = message.body
+        if not is_on_this_machine(form.get("StatusCallback", "")):
+            return None
+        made = self._credentials
+        return status_callback(word, form, message_id, made.twilio_account_sid, made.twilio_auth_token)
+
+    def receipt_repeats(self, call: Call) -> Repeats:
+        return twilio_repeats(call.messages[0].body["StatusCallback"])
 
     def refusal(self, code: str | None, rule: Rule) -> RefusedError:
         found = code or CODE_OF_STATUS.get(rule.status or 0)

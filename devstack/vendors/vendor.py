@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import orjson
 
 from devstack.vendors.behaviour import Behaviour, BehaviourError, Rule, parse_behaviour
-from devstack.vendors.messages import JSON_HEADERS, Call, Ending, RefusedError, Reply, Request
+from devstack.vendors.messages import JSON_HEADERS, Call, Ending, Message, RefusedError, Reply, Request
+from devstack.vendors.receipts import Receipt, Receipts, Repeats
 from devstack.vendors.recorder import Recorder, new_id, now
 
 MALFORMED_BODY = b'{"id": <!doctype html><title>upstream error</title>'
+RECEIPT_DELAY_MS = 20.0  # After the answer, unless a rule says otherwise.
 HTML_HEADERS = (("content-type", "text/html; charset=UTF-8"),)
 
 
@@ -27,10 +30,14 @@ class Vendor(ABC):
     options: ClassVar[Mapping[str, float]] = {}
     code_words: ClassVar[Mapping[str, str]]
     """The vendor's own code for each of `dead`, `throttled`, `unavailable` and `auth`."""
+    usual_receipts: ClassVar[Sequence[str]] = ()
+    """What is told of a message later, in this order, where the client asked for it and no rule says otherwise."""
+    receipt_words: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.behaviour = Behaviour(options=dict(self.options))
+        self.receipts = Receipts(recorder)
 
     @abstractmethod
     def receive(self, request: Request) -> Call:
@@ -62,6 +69,19 @@ class Vendor(ABC):
     def fault_injected(self, call: Call, code: str) -> None:  # noqa: B027 - most vendors keep no such state.
         """A rule refused this call; for vendors that keep state about it."""
 
+    def receipt(self, word: str, message: Message, message_id: str) -> Receipt | None:
+        """The receipt that tells `word` of a message; None where the client asked for none, or vendors have none."""
+        return None
+
+    def receipt_repeats(self, call: Call) -> Repeats:
+        """How often a receipt is repeated that the client did not take."""
+        return Repeats()
+
+    def check_receipts(self, words: Sequence[str]) -> None:
+        """Raises BehaviourError for a word that this vendor never tells."""
+        if unknown := sorted({word.partition(":")[0] for word in words} - self.receipt_words):
+            raise BehaviourError(f"{self.name} has no receipts {unknown}; known: {sorted(self.receipt_words)}")
+
     # The service that a server sees.
 
     def connection_opened(self) -> None:
@@ -85,7 +105,23 @@ class Vendor(ABC):
             self.recorder.refused[refused.code] += 1
             reply = refused.reply
         reply.delay_seconds = self.behaviour.delay_seconds(rule)
+        if reply.message_id:
+            self._tell(call, rule, reply)
         return reply
+
+    def _tell(self, call: Call, rule: Rule | None, reply: Reply) -> None:
+        """Post the receipts of a message that was taken over: after its answer, or before it where a rule says so."""
+        words = self.usual_receipts if rule is None or rule.receipts is None else rule.receipts
+        receipts = [self.receipt(word, message, reply.message_id) for message in call.messages for word in words]
+        posted = [receipt for receipt in receipts if receipt is not None]
+        if not posted:
+            return
+        repeats = self.receipt_repeats(call)
+        if rule is not None and rule.receipts_first:
+            reply.begin = partial(self.receipts.post, posted, 0.0, repeats)
+            return
+        wait = RECEIPT_DELAY_MS if rule is None or rule.receipt_delay_ms is None else rule.receipt_delay_ms
+        self.receipts.post(posted, reply.delay_seconds + wait / 1000, repeats, None)
 
     def _perform(self, call: Call) -> Reply:
         """Serve a valid call as the vendor does."""
@@ -99,7 +135,9 @@ class Vendor(ABC):
         message_id = self.message_id()
         for message in call.messages:
             self.recorder.accept(message, message_id, moment, self.behaviour.keep_bodies)
-        return self.accepted(call, message_id, replayed=False)
+        reply = self.accepted(call, message_id, replayed=False)
+        reply.message_id = message_id
+        return reply
 
     def _perform_under(self, rule: Rule, call: Call) -> Reply:
         """Serve a valid call as the rule wants it."""
@@ -121,7 +159,9 @@ class Vendor(ABC):
             raise refused
         reply = self._perform(call)
         if rule.accept_then_reset:
-            return self._fault("accept_then_reset", _ending_of(rule.accept_then_reset))
+            dropped = self._fault("accept_then_reset", _ending_of(rule.accept_then_reset))
+            dropped.message_id = reply.message_id
+            return dropped
         if rule.malformed:
             self.recorder.faults["malformed"] += 1
             reply.body = MALFORMED_BODY
@@ -141,6 +181,7 @@ class Vendor(ABC):
         """Replace the whole behaviour. Raises BehaviourError."""
         behaviour = parse_behaviour(data, self.options)
         for rule in behaviour.rules:
+            self.check_receipts(rule.receipts or ())
             if rule.refuses:
                 self.refusal(self.code_for(rule, None), rule)  # Raises for an unknown code.
             if rule.match.address is not None:
@@ -150,6 +191,7 @@ class Vendor(ABC):
         self.behaviour = behaviour
 
     def reset(self) -> None:
+        self.receipts.forget()
         self.recorder.clear()
         self.behaviour.start_again()
 

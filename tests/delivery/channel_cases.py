@@ -194,7 +194,9 @@ CASES = {
 async def opened(vendors: VendorProcess, name: Name, policy: dict[str, Any], **settings: str) -> AsyncIterator[Channel]:
     """The channel as the settings build it, with parts of its policy and of the settings replaced."""
     policies = {n: dataclasses.replace(default, **policy) for n, default in DEFAULT_POLICIES.items()}
-    channel = configured_channel(name, SimpleNamespace(CHANNEL_POLICIES=policies, **vendors.env | settings))
+    channel = configured_channel(
+        name, SimpleNamespace(CHANNEL_POLICIES=policies, PUBLIC_BASE_URL="", **vendors.env | settings)
+    )
     await channel.open()
     try:
         yield channel

@@ -41,7 +41,7 @@ def test_every_vendor_has_a_policy_and_waits_as_documented() -> None:
     assert {(p.max_attempts, p.timeout_seconds, p.slow_seconds) for p in DEFAULT_POLICIES.values()} == {(15, 10, 2)}
 
 
-OPTIONAL = ("DISCORD_BOT_TOKEN", "APNS_CA_FILE", "FCM_TOKEN_URL")
+OPTIONAL = ("DISCORD_BOT_TOKEN", "APNS_CA_FILE", "FCM_TOKEN_URL", "PUBLIC_BASE_URL")
 BASE_URLS = tuple(f"{vendor}_BASE_URL" for vendor in ("FCM", "APNS", "TWILIO", "DISCORD", "ONESIGNAL"))
 NAMES = (*OPTIONAL, *BASE_URLS, *(name for names in CREDENTIALS.values() for name in names))
 

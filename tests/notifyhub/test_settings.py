@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from delivery.channels.policy import DEFAULT_POLICIES
+from notifyhub.environment import Environment, ImproperlyConfigured
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 POLICY_SETTINGS = (
@@ -48,7 +49,38 @@ WRONG = {
     "DJANGO_DEBUG": "perhaps",
     "TWILIO_BASE_URL": "https://api.twilio.com/2010-04-01",
     "SQUARE_OFF_SECONDS_BY_EXCHANGE": "XNSE=900",
+    "PUBLIC_BASE_URL": "http://alerts.example.com",
 }
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("http://alerts.example.com", "https://"),
+        ("alerts.example.com", "origin"),
+        ("https://alerts.example.com/hooks", "origin"),
+        ("https://me:secret@alerts.example.com", "origin"),
+        ("https://alerts.example.com:port", "origin"),
+        ("", None),
+        ("https://alerts.example.com", None),
+        ("https://alerts.example.com:8443/", None),
+        ("http://127.0.0.1:8000", None),
+        ("http://localhost:8000", None),
+        ("http://[::1]:8000", None),
+    ],
+)
+def test_public_address_is_https_or_this_machine(
+    monkeypatch: pytest.MonkeyPatch, value: str, words: str | None
+) -> None:
+    monkeypatch.setenv("PUBLIC_BASE_URL", value)
+    environment = Environment(PROJECT_ROOT / "none.env")
+    if words is None:
+        assert environment.public_origin("PUBLIC_BASE_URL") == value.rstrip("/")
+        return
+    with pytest.raises(ImproperlyConfigured, match=words) as error:
+        environment.public_origin("PUBLIC_BASE_URL")
+    assert "PUBLIC_BASE_URL" in str(error.value)
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("setting", WRONG)
