@@ -10,7 +10,11 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import redis
+
+from delivery.breakers import statuses_now
 from delivery.broker import BROKER_ERRORS, queue_depths
+from delivery.choices import BreakerStatus
 from delivery.models import Batch
 from devstack.demo.behaviour import VENDORS
 from devstack.demo.outcomes import Outcomes, Sums, TradeFigures
@@ -49,6 +53,7 @@ class ChannelFigures:
     rate: float  # Alerts accepted a second.
     history: tuple[float, ...]  # The rates before, the newest last.
     latencies: tuple[float | None, ...]
+    breaker: BreakerStatus | None  # None = it has none, or is not known yet.
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +182,13 @@ class Sampler:
         keep = at >= self._history_at
         if keep:
             self._history_at = at + 1.0
-        figures = []
+        figures, breakers = [], self._breakers()
         for channel in Channel:
             states = {state: count for (name, state), count in sums.states.items() if name == channel}
             meter = self._rates[channel]
             rate = meter.note(at, self._accepted(channel, states), keep)
             found = percentiles(latencies.get(channel.value, Counter()), SHARES)
-            figures.append(ChannelFigures(channel, states, rate, tuple(meter.history), found))
+            figures.append(ChannelFigures(channel, states, rate, tuple(meter.history), found, breakers.get(channel)))
         return tuple(figures)
 
     def _accepted(self, channel: Channel, states: dict[str, int]) -> int:
@@ -200,6 +205,13 @@ class Sampler:
             self._usage = self._meter.read(list(names))
             self._usage_at = time.monotonic() + 1.0
         return tuple(ProcessFigures(names[pid], usage) for pid, usage in self._usage.items() if pid in names)
+
+    @staticmethod
+    def _breakers() -> dict[str, BreakerStatus]:
+        try:
+            return statuses_now()
+        except redis.RedisError:
+            return {}
 
     @staticmethod
     def _queues() -> dict[str, int] | None:

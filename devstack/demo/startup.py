@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("mongodb", "valkey", "kafka")
 READY_SECONDS = 60
-CRITICAL_QUEUES = ("fan_out_critical", "deliver_critical")
 GENERAL_WORKERS = max(1, (os.cpu_count() or 2) - 1)
 EARLY = ("consume_trades", "workers")
 STEPS = (
@@ -145,11 +144,11 @@ class Demo:
         commands: dict[str, tuple[list[str], Callable[[Child], bool], str]] = {
             "consume_trades": ([*manage, "consume_trades"], _says("Partitions assigned."), "takes trades in"),
             "workers": (
-                [*workers, "--processes", str(GENERAL_WORKERS), "--threads", "8"],
+                [*workers, "--processes", str(GENERAL_WORKERS)],
                 self._workers_are_up, f"{GENERAL_WORKERS} process(es), all queues",
             ),
             "workers-critical": (
-                [*workers, "--processes", "1", "--threads", "4", "--queues", *CRITICAL_QUEUES],
+                [*workers, "--processes", "1", "--priorities", "critical"],
                 self._workers_are_up, "1 process, critical queues",
             ),
             "dispatch_due": ([*manage, "dispatch_due"], _says("Dispatching what is due."), "wakes what is due"),

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from delivery.choices import BreakerStatus
 from devstack.demo.figures import ChannelFigures, ProcessFigures, Snapshot
 from devstack.demo.outcomes import RETRYING, TradeFigures
 from followers.choices import Channel
@@ -50,6 +51,13 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("other", (DeliveryState.UNKNOWN, DeliveryState.EXPIRED, DeliveryState.CANCELLED), "magenta"),
 )
 """The deliveries' states as columns."""
+
+
+BREAKER_STYLES = {
+    BreakerStatus.CLOSED: "green3",
+    BreakerStatus.HALF_OPEN: "yellow",
+    BreakerStatus.OPEN: "bold white on red3",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +189,7 @@ def _channels(snapshot: Snapshot) -> Panel:
     table.add_column("per second", justify="right", no_wrap=True, min_width=24)
     for name in ("p50", "p95", "p99"):
         table.add_column(name, justify="right", no_wrap=True, min_width=7)
+    table.add_column("breaker", no_wrap=True)
     for figures in snapshot.channels:
         table.add_row(*_channel_row(figures))
     return _panel(
@@ -199,7 +208,13 @@ def _channel_row(figures: ChannelFigures) -> list[Text]:
         Text("–", style="grey35") if ms is None else Text(duration(ms), style=_speed(ms, 1000, 3000))
         for ms in figures.latencies
     ]
-    return row
+    return [*row, _breaker(figures.breaker)]
+
+
+def _breaker(status: BreakerStatus | None) -> Text:
+    if status is None:
+        return Text("–", style="grey35")
+    return Text(status.label.lower(), style=BREAKER_STYLES[status])
 
 
 def _notes(snapshot: Snapshot) -> Text:
@@ -223,7 +238,7 @@ def _queues(snapshot: Snapshot) -> Panel:
     for kind, label in (("fan_out", "fan-out"), ("deliver", "deliver")):
         row: list[str | Text] = [label]
         for priority in Priority:
-            depth = None if snapshot.queues is None else snapshot.queues[f"{kind}_{priority.value}"]
+            depth = None if snapshot.queues is None else _depth(snapshot.queues, kind, priority)
             row.append(Text("away", style="red") if depth is None else _count(depth))
         table.add_row(*row)
     waits = Table.grid(padding=(0, 2), expand=True)
@@ -237,6 +252,12 @@ def _queues(snapshot: Snapshot) -> Panel:
         "Work waiting",
         height=PROCESS_ROWS,
     )
+
+
+def _depth(queues: dict[str, int], kind: str, priority: Priority) -> int:
+    """Hints of one kind and priority, over all channels."""
+    of_kind = (depth for queue, depth in queues.items() if queue.startswith(kind) and queue.endswith(priority.value))
+    return sum(of_kind)
 
 
 def _processes(processes: Sequence[ProcessFigures]) -> Panel:
