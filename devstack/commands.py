@@ -1,0 +1,61 @@
+"""How NotifyHub's processes are started, and how one knows that they can be used: for whatever runs all of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from devstack.children import Child
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+MANAGE = (sys.executable, str(PROJECT_ROOT / "manage.py"))
+READY_SECONDS = 60
+
+
+def consume_trades() -> list[str]:
+    return [*MANAGE, "consume_trades"]
+
+
+def dispatch_due() -> list[str]:
+    return [*MANAGE, "dispatch_due"]
+
+
+def workers(processes: int, threads: int, queues: Sequence[str] = ()) -> list[str]:
+    """Workers of the given queues; of all of them if none are named."""
+    command = [*MANAGE, "rundramatiq", "--path", str(PROJECT_ROOT), "--worker-shutdown-timeout", "4000"]
+    command += ["--processes", str(processes), "--threads", str(threads)]
+    return [*command, "--queues", *queues] if queues else command
+
+
+def web(port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "notifyhub.asgi:application", "--app-dir", str(PROJECT_ROOT)]
+    command += ["--no-access-log", "--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "2"]
+    return command
+
+
+def has_said(words: str) -> Callable[[Child], bool]:
+    """Whether a process has logged these words."""
+    return lambda child: words in child.log_path.read_text(encoding="utf-8", errors="replace")
+
+
+def answers(port: int) -> Callable[[Child], bool]:
+    """Whether a web process answers on this port."""
+    return lambda child: _is_healthy(port)
+
+
+consumes = has_said("Partitions assigned.")
+dispatches = has_said("Dispatching what is due.")
+
+
+def _is_healthy(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
