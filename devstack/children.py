@@ -108,6 +108,13 @@ class Children:
         for child in self.running:
             self._check(child)
 
+    def reap(self, child: Child) -> None:
+        """Forget a process that has ended, and kill what is left of those that it forked."""
+        with self._lock:
+            if child in self._children:
+                self._children.remove(child)
+                self._end_group(child)
+
     def stop(self) -> None:
         """End all of them at once, in order if they manage within STOP_SECONDS; then nothing of them is left."""
         with self._lock:
