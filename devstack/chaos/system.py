@@ -42,8 +42,10 @@ VENDORS = {
 
 GENERAL_WORKERS, THREADS, CRITICAL_THREADS = 2, 8, 4
 LATENCY_MS, JITTER_MS = 150, 150
-UNAVAILABLE = 0.01
-"""The share of requests that a vendor refuses for now: retries are always under way."""
+REFUSED_FOR_NOW = 0.01
+"""The share of requests that a vendor wants again later: retries are always under way."""
+UNKEYED_VENDORS = ("twilio", "discord")
+"""After their 5xx nobody knows whether they accepted: they throttle instead, so that `unknown` tells of the fault."""
 
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "notifyhub.settings",
@@ -151,8 +153,9 @@ class System:
 
     def behave(self) -> None:
         """Tell every vendor how to behave: as on a good day."""
-        rules = [{"match": {"fraction": UNAVAILABLE, "fraction_of": "requests"}, "code": "unavailable"}]
+        some = {"fraction": REFUSED_FOR_NOW, "fraction_of": "requests"}
         for vendor in VENDORS:
+            rules = [{"match": some, "code": "throttled" if vendor in UNKEYED_VENDORS else "unavailable"}]
             self.sandbox.behave(
                 vendor, latency_ms=LATENCY_MS, jitter_ms=JITTER_MS, seed=self._seed, keep_bodies=False, rules=rules
             )
