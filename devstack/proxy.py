@@ -15,11 +15,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 HOST = "127.0.0.1"
 _Result = TypeVar("_Result")
+_Pipe = asyncio.Queue[tuple[float, bytes]]
+"""When each chunk arrives, by the loop's clock; an empty one is the end."""
 CHUNK_BYTES = 64 * 1024
+CHUNKS_UNDER_WAY = 256  # Each way; who sends more must wait.
 BACKLOG = 1024
 CALL_TIMEOUT_SECONDS = 10
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER on with no time: close sends RST, not FIN.
@@ -55,10 +58,13 @@ class _Connection:
             self.reset()  # What a client sees whose server is gone.
             return
         self._writers.append(writer)
-        self._tasks = [
-            asyncio.create_task(self._pump(self._client_reader, writer)),
-            asyncio.create_task(self._pump(reader, self._client_writer)),
-        ]
+        there: _Pipe = asyncio.Queue(CHUNKS_UNDER_WAY)
+        back: _Pipe = asyncio.Queue(CHUNKS_UNDER_WAY)
+        ways = (
+            self._take(self._client_reader, there), self._give(there, writer),
+            self._take(reader, back), self._give(back, self._client_writer),
+        )  # fmt: skip
+        self._tasks = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.gather(*self._tasks)
         except (OSError, asyncio.CancelledError):
@@ -80,21 +86,31 @@ class _Connection:
         for task in self._tasks:
             task.cancel()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry bytes one way until their end."""
+    async def _take(self, reader: asyncio.StreamReader, pipe: _Pipe) -> None:
+        """Read one way, and decide what becomes of each chunk and when it arrives."""
+        loop = asyncio.get_running_loop()
         while data := await reader.read(CHUNK_BYTES):
             faults = self._proxy.faults
             if self._goes_silent(faults):
                 await self._swallow(reader)
-                return
             if faults.reset_chance and self._proxy.random.random() < faults.reset_chance:
                 self._proxy.resets += 1
                 self.reset()
                 return
-            delay = faults.latency_seconds + self._proxy.random.uniform(0, faults.jitter_seconds)
-            if delay:
-                await asyncio.sleep(delay)
             self._bytes += len(data)
+            delay = faults.latency_seconds + self._proxy.random.uniform(0, faults.jitter_seconds)
+            await pipe.put((loop.time() + delay, data))
+        await pipe.put((loop.time(), b""))
+
+    async def _give(self, pipe: _Pipe, writer: asyncio.StreamWriter) -> None:
+        """Write one way, in order and not before its time: chunks are under way side by side, as on a long line."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due, data = await pipe.get()
+            if due > loop.time():
+                await asyncio.sleep(due - loop.time())
+            if not data:
+                break
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():
@@ -108,7 +124,7 @@ class _Connection:
             self._proxy.silenced += 1
         return self._silent
 
-    async def _swallow(self, reader: asyncio.StreamReader) -> None:
+    async def _swallow(self, reader: asyncio.StreamReader) -> NoReturn:
         """Take what comes until that side gives up; only then does the other one hear of it."""
         while await reader.read(CHUNK_BYTES):
             pass

@@ -92,8 +92,17 @@ DATABASES = {
         "HOST": MONGODB_URL,
         "NAME": _database_name,
         # Majority and journaled is the safe default for everything; statements that may do with less say so.
-        # The timeouts bound how long a lost server holds a worker before the statement is tried again.
-        "OPTIONS": {"w": "majority", "journal": True, "serverSelectionTimeoutMS": 5_000, "tz_aware": False},
+        # The timeouts bound how long a lost server holds a worker before the statement is tried again. A connection
+        # that went silent is given up when the monitor has heard nothing for a heartbeat and a connect timeout: after
+        # 10 s. By the driver's defaults it is 30 s, a whole lease.
+        "OPTIONS": {
+            "w": "majority",
+            "journal": True,
+            "serverSelectionTimeoutMS": 5_000,
+            "connectTimeoutMS": 5_000,
+            "heartbeatFrequencyMS": 5_000,
+            "tz_aware": False,
+        },
     }
 }
 DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]

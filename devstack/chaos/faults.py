@@ -22,6 +22,8 @@ BURST = 12
 """Trades that are published at once just before something is struck that works them off too quickly otherwise."""
 MOMENT_SECONDS = 0.12
 WAIT_SECONDS = 10
+NOTICED_SECONDS = 0.2
+"""By then an app has noticed that its socket is gone."""
 
 
 class Fault(ABC):
@@ -48,6 +50,16 @@ class Fault(ABC):
         """Wait for less than it takes to work off a burst."""
         time.sleep(system.random.uniform(0, MOMENT_SECONDS))
 
+    def while_sending(self, system: System) -> int:
+        """Wait for a random moment with sends in flight; returns how many."""
+        system.load.burst(BURST)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            self.at_random_moment(system)
+            if in_flight := flight.sends(system.sandbox):
+                return in_flight
+        return 0
+
 
 # --- Processes are killed ---------------------------------------------------------------------------------------------
 class KillWorker(Fault):
@@ -68,17 +80,24 @@ class KillWorker(Fault):
 
 
 class KillIntake(Fault):
-    """With a poll batch in hand: trades that are acknowledged and not committed when it is dead."""
+    """Between storing trades and committing them. It is frozen at random moments until one of these is hit."""
 
     name = "consume_trades"
     service = "consume_trades"
 
     def strike(self, system: System) -> int:
-        system.load.burst(BURST)
-        time.sleep(0.03)
-        self.at_random_moment(system)
-        system.supervisor.kill("consume_trades")
-        return flight.uncommitted(list(system.load.accepted))
+        pid = system.supervisor.child("consume_trades").pid
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            system.load.burst(BURST)
+            self.at_random_moment(system)
+            os.kill(pid, signal.SIGSTOP)
+            stored = flight.stored_and_uncommitted(list(system.load.accepted))
+            if stored:
+                system.supervisor.kill("consume_trades")
+                return stored
+            os.kill(pid, signal.SIGCONT)
+        return 0
 
 
 class KillDispatcher(Fault):
@@ -105,10 +124,11 @@ class KillWeb(Fault):
         system.load.burst(BURST)
         self.at_random_moment(system)
         system.supervisor.kill("web")
-        heard = system.sockets.heard()
-        time.sleep(0.3)
-        missed = system.sockets.missing()
-        return missed if system.sockets.heard() == heard else 0
+        time.sleep(NOTICED_SECONDS)
+        missed, deadline = 0, time.monotonic() + WAIT_SECONDS
+        while not system.sockets.connected and time.monotonic() < deadline:
+            missed = max(missed, system.sockets.missing())
+        return missed
 
 
 # --- Servers go and come back -----------------------------------------------------------------------------------------
@@ -122,11 +142,10 @@ class RestartServer(Fault):
     def server(self, system: System) -> Server: ...
 
     def in_flight(self, system: System) -> int:
-        return flight.sends(system.sandbox)
+        """What is under way just before the kill, at a random moment."""
+        return self.while_sending(system)
 
     def strike(self, system: System) -> int:
-        system.load.burst(BURST)
-        self.at_random_moment(system)
         in_flight = self.in_flight(system)
         server = self.server(system)
         server.kill()
@@ -144,6 +163,8 @@ class RestartValkey(RestartServer):
         return system.stack.valkey
 
     def in_flight(self, system: System) -> int:
+        system.load.burst(BURST)
+        self.at_random_moment(system)
         return flight.hints()
 
 
@@ -205,8 +226,7 @@ class RestartVendors(Fault):
     name = "vendors"
 
     def strike(self, system: System) -> int:
-        self.at_random_moment(system)
-        in_flight = flight.sends(system.sandbox)
+        in_flight = self.while_sending(system)
         system.vendors.kill()
         time.sleep(1.0)
         system.vendors.start()
@@ -223,8 +243,7 @@ class Network(Fault):
     cuts: ClassVar[bool] = False  # Begins with a reset of whatever is open.
 
     def strike(self, system: System) -> int:
-        self.at_random_moment(system)
-        in_flight = flight.sends(system.sandbox)
+        in_flight = self.while_sending(system)
         proxies = [system.proxies[name] for name in self.needs]
         try:
             for proxy in proxies:

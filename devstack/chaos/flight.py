@@ -19,7 +19,8 @@ from devstack.chaos.system import VENDORS
 from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.mongo import collection
-from notifications.models import Notification
+from notifications.models import Notification, TradeEvent
+from notifications.statements import event_id
 
 CLAIMED: dict[str, Any] = {"token": {"$ne": None}, "finished_at": None}
 
@@ -82,15 +83,16 @@ def hints() -> int:
     return count
 
 
-def uncommitted(accepted: Iterable[Accepted]) -> int:
-    """Of these trades those that Kafka would hand out again: taken in or not, they were not committed."""
+def stored_and_uncommitted(accepted: Iterable[Accepted]) -> int:
+    """Of these trades those that are taken in and would be handed out again by Kafka."""
     admin = KafkaAdminClient(**connection_options())
     try:
         offsets = admin.list_group_offsets({settings.KAFKA_GROUP_ID: None})[settings.KAFKA_GROUP_ID]
     finally:
         admin.close()
     committed = {place.partition: offset.offset for place, offset in offsets.items()}
-    return sum(1 for trade in accepted if trade.offset >= committed.get(trade.partition, 0))
+    again = [event_id(trade.event_id) for trade in accepted if trade.offset >= committed.get(trade.partition, 0)]
+    return collection(TradeEvent).count_documents({"_id": {"$in": again}})
 
 
 def forked_by(pid: int) -> list[int]:

@@ -15,6 +15,7 @@ from devstack.chaos.faults import Fault
 from devstack.chaos.judge import Judge
 from devstack.chaos.logs import LogWatch
 from devstack.chaos.report import Round
+from devstack.chaos.system import READY_SECONDS
 from devstack.errors import ServerFailedError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Run:
         self._system = system
         self._settle_seconds = settle_seconds
         self._judge = Judge(system.audience, system.sandbox)
-        self._judged = 0  # Trades that are judged already.
+        self._judged = 0  # Trades that came to an end in an earlier round; what did not is judged again.
+        self._mark = self._judge.mark()
         self._can_prove = "prove" in get_commands()
 
     def play(self, faults: Sequence[Fault], tell: Callable[[Round], None]) -> None:
@@ -51,7 +53,7 @@ class Run:
 
     def _round(self, fault: Fault) -> Round:
         system = self._system
-        mark, began = self._judge.mark(), datetime.now(UTC)
+        began = datetime.now(UTC)
         starts = {name: system.supervisor.starts(name) for name in system.supervisor.services}
         system.load.resume()
         time.sleep(system.random.uniform(*WARM_UP_SECONDS))
@@ -61,19 +63,22 @@ class Run:
             strikes += 1
             in_flight = fault.strike(system)
             ended = time.monotonic()
-            system.supervisor.wait_until_ready(commands.READY_SECONDS)
+            system.supervisor.wait_until_ready(READY_SECONDS)
         time.sleep(AFTER_SECONDS)
         log_lines = watch.lines()
         system.load.pause()
         trades = system.load.accepted[self._judged :]
-        self._judged += len(trades)
         recovered_after = self._settled(trades, ended)
+        verdict = self._judge.judge(trades, self._mark)
+        if recovered_after is not None:
+            self._judged += len(trades)
+            self._mark = self._judge.mark()
         return Round(
             fault=fault.name,
             in_flight=in_flight,
             strikes=strikes,
             recovered_after=recovered_after,
-            verdict=self._judge.judge(trades, mark),
+            verdict=verdict,
             restarts={n: system.supervisor.starts(n) - before for n, before in starts.items()},
             log_lines=log_lines,
             is_outage=fault.is_outage,
