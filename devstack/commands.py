@@ -16,6 +16,7 @@ READY_SECONDS = 60
 _CHANNELS = ("FCM", "APNS", "SMS", "DISCORD", "ONESIGNAL")
 QUICK_SETTINGS = {
     "LEASE_SECONDS": "6",
+    "KAFKA_SESSION_TIMEOUT_SECONDS": "6",
     "DISPATCH_INTERVAL_SECONDS": "0.2",
     **{f"{channel}_TIMEOUT_SECONDS": "3" for channel in _CHANNELS},
     **{f"{channel}_RETRY_BASE_SECONDS": "0.2" for channel in _CHANNELS},

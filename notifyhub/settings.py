@@ -152,6 +152,8 @@ KAFKA_BOOTSTRAP_SERVERS = env.texts("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
 KAFKA_TRADE_TOPIC = env.text("KAFKA_TRADE_TOPIC", "trade.executed")
 KAFKA_GROUP_ID = env.text("KAFKA_GROUP_ID", "notifyhub")
 KAFKA_MAX_POLL_RECORDS = env.integer("KAFKA_MAX_POLL_RECORDS", 500, minimum=1)
+# A consumer that died without a word is replaced after this time; Kafka's own least is 6 s. Heartbeats come every 3 s.
+KAFKA_SESSION_TIMEOUT_SECONDS = env.integer("KAFKA_SESSION_TIMEOUT_SECONDS", 15, minimum=6)
 KAFKA_SECURITY_PROTOCOL = env.text("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
 KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "")
 KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME", "")

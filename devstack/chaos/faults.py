@@ -22,6 +22,7 @@ BURST = 12
 """Trades that are published at once just before something is struck that works them off too quickly otherwise."""
 MOMENT_SECONDS = 0.12
 WAIT_SECONDS = 10
+ENOUGH_SENDS = 5
 NOTICED_SECONDS = 0.2
 """By then an app has noticed that its socket is gone."""
 
@@ -53,12 +54,13 @@ class Fault(ABC):
     def while_sending(self, system: System) -> int:
         """Wait for a random moment with sends in flight; returns how many."""
         system.load.burst(BURST)
-        deadline = time.monotonic() + WAIT_SECONDS
+        in_flight, deadline = 0, time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             self.at_random_moment(system)
-            if in_flight := flight.sends(system.sandbox):
+            in_flight = flight.sends(system.sandbox)
+            if in_flight >= ENOUGH_SENDS:
                 return in_flight
-        return 0
+        return in_flight
 
 
 # --- Processes are killed ---------------------------------------------------------------------------------------------
