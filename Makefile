@@ -4,13 +4,16 @@ FOLLOWERS ?= 5000
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test stack lint install clean
+.PHONY: demo test chaos stack lint install clean
 
 demo: install  ## Everything at once: servers, followers, processes, trades; watch alerts arrive.
 	@$(RUN) -m devstack.demo --followers $(FOLLOWERS)
 
 test: install  ## All tests, against real servers of their own.
 	@$(RUN) -m pytest $(ARGS)
+
+chaos: install  ## Kills, restarts, outages and a bad network under load; fails if anything is lost. CHAOS="--short" is quicker.
+	@$(RUN) -m devstack.chaos $(CHAOS)
 
 stack: install  ## Only the servers, until Ctrl-C; settings for the processes in $$DEVSTACK_DIR/env.
 	@$(RUN) -m devstack

@@ -24,9 +24,6 @@ SASL_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 BOOTSTRAP_TIMEOUT_MS: Final = 3_000
 """How long one try to reach Kafka takes at most: a process that is told to stop must not wait longer."""
 
-SESSION_TIMEOUT_MS: Final = 15_000
-"""A consumer that died without a word is replaced after this time. Heartbeats come every 3 s."""
-
 
 def connection_options() -> dict[str, Any]:
     """The options that consumers and producers share.
@@ -79,7 +76,7 @@ def consumer_options() -> dict[str, Any]:
         "max_poll_records": settings.KAFKA_MAX_POLL_RECORDS,
         # Whoever stays in the group keeps its partitions and goes on with them while others come and go.
         "partition_assignment_strategy": (CooperativeStickyAssignor,),
-        "session_timeout_ms": SESSION_TIMEOUT_MS,
+        "session_timeout_ms": settings.KAFKA_SESSION_TIMEOUT_SECONDS * 1_000,
         "allow_auto_create_topics": False,
     }
 

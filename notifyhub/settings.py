@@ -92,8 +92,17 @@ DATABASES = {
         "HOST": MONGODB_URL,
         "NAME": _database_name,
         # Majority and journaled is the safe default for everything; statements that may do with less say so.
-        # The timeouts bound how long a lost server holds a worker before the statement is tried again.
-        "OPTIONS": {"w": "majority", "journal": True, "serverSelectionTimeoutMS": 5_000, "tz_aware": False},
+        # The timeouts bound how long a lost server holds a worker before the statement is tried again. A connection
+        # that went silent is given up when the monitor has heard nothing for a heartbeat and a connect timeout: after
+        # 10 s. By the driver's defaults it is 30 s, a whole lease.
+        "OPTIONS": {
+            "w": "majority",
+            "journal": True,
+            "serverSelectionTimeoutMS": 5_000,
+            "connectTimeoutMS": 5_000,
+            "heartbeatFrequencyMS": 5_000,
+            "tz_aware": False,
+        },
     }
 }
 DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]
@@ -144,6 +153,8 @@ KAFKA_BOOTSTRAP_SERVERS = env.texts("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
 KAFKA_TRADE_TOPIC = env.text("KAFKA_TRADE_TOPIC", "trade.executed")
 KAFKA_GROUP_ID = env.text("KAFKA_GROUP_ID", "notifyhub")
 KAFKA_MAX_POLL_RECORDS = env.integer("KAFKA_MAX_POLL_RECORDS", 500, minimum=1)
+# A consumer that died without a word is replaced after this time; Kafka's own least is 6 s. Heartbeats come every 3 s.
+KAFKA_SESSION_TIMEOUT_SECONDS = env.integer("KAFKA_SESSION_TIMEOUT_SECONDS", 15, minimum=6)
 KAFKA_SECURITY_PROTOCOL = env.text("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
 KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "")
 KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME", "")

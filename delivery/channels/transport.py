@@ -35,8 +35,9 @@ USER_AGENT = "NotifyHub/1.0"
 IDLE_SECONDS = 30.0
 """An idle HTTP/1.1 connection is closed before the vendor's side closes it (60 s is common), because a request that
 meets the closing is in doubt."""
-PING_SECONDS = 60.0
-"""HTTP/2 pings while requests are under way, to notice a connection that died without a word."""
+PING_SECONDS, PING_ANSWER_SECONDS = 10.0, 5.0
+"""HTTP/2 pings, to notice a connection that died without a word. Until then every request is written onto it and ends
+without an answer, and one connection carries all of APNs: a minute of that is most of what an alert has."""
 
 
 class HttpVersion(Enum):
@@ -156,7 +157,7 @@ def _with_version(builder: ClientBuilder, version: HttpVersion) -> ClientBuilder
     if version is HttpVersion.HTTP1:
         return builder.http1_only().pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
     builder = builder.http2_keep_alive_interval(timedelta(seconds=PING_SECONDS))
-    builder = builder.http2_keep_alive_timeout(timedelta(seconds=10))
+    builder = builder.http2_keep_alive_timeout(timedelta(seconds=PING_ANSWER_SECONDS))
     if version is HttpVersion.NEGOTIATED:
         return builder.http2(True).pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
     # With prior knowledge, requests that start together share one connection; after a plain negotiation each of them

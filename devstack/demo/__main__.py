@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from devstack.demo.startup import PROJECT_ROOT, Demo
+from devstack.commands import PROJECT_ROOT
+from devstack.demo.startup import Demo
 from devstack.demo.steps import steps_for
 from devstack.errors import DevstackError
 from devstack.signals import interrupt_on_signals

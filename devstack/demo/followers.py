@@ -66,7 +66,7 @@ def follower_lines(number: int) -> Iterator[dict[str, Any]]:
     currency, portfolio = _money(generator, first)
     locale, timezone = generator.choice(HOME[currency])
     endpoints = [
-        _endpoint(channel, number, device, generator) for device, channel in enumerate(_channels(generator, number))
+        endpoint_for(channel, number, device, generator) for device, channel in enumerate(_channels(generator, number))
     ]
     for trader in (first, *_more_traders(generator, first)):
         line: dict[str, Any] = {
@@ -133,7 +133,7 @@ def _channels(generator: random.Random, number: int) -> tuple[str, ...]:
     return generator.choices([c for c, _ in choices], [w for _, w in choices])[0]
 
 
-def _endpoint(channel: str, number: int, device: int, generator: random.Random) -> dict[str, str]:
+def endpoint_for(channel: str, number: int, device: int, generator: random.Random) -> dict[str, str]:
     """An address in the vendor's form, one of its own for each follower and device."""
     match channel:
         case "fcm":

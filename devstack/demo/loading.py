@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
+from devstack.children import Children
+from devstack.commands import MANAGE
 from devstack.demo import database, people
 from devstack.demo.cast import TRADERS
 from devstack.demo.followers import write_followers
-from devstack.demo.processes import Children
-
-MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 
 
 def load_followers(directory: Path, count: int, children: Children) -> str:
@@ -23,7 +21,7 @@ def load_followers(directory: Path, count: int, children: Children) -> str:
         return f"{people_there}, loaded before"
     path = directory / "followers.ndjson"
     lines = write_followers(path, count)
-    children.run("import_followers", [sys.executable, str(MANAGE), "import_followers", str(path)])
+    children.run("import_followers", [*MANAGE, "import_followers", str(path)])
     people.name_people(count)
     people.open_communities()
     database.note_followers(directory, count)

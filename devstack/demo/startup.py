@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import django
 
+from devstack import commands
+from devstack.children import Child, Children
 from devstack.demo.behaviour import set_behaviour
-from devstack.demo.processes import Child, Children
 from devstack.demo.steps import ServerSteps, shown
 from devstack.ports import Ports
 from devstack.progress import Progress
@@ -35,9 +33,7 @@ from devstack.vendors.process import VendorProcess
 if TYPE_CHECKING:
     from devstack.demo.publisher import Publisher
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("mongodb", "valkey", "kafka")
-READY_SECONDS = 60
 GENERAL_WORKERS = max(1, (os.cpu_count() or 2) - 1)
 EARLY = ("consume_trades", "workers")
 STEPS = (
@@ -137,28 +133,22 @@ class Demo:
         database = submit(self._prepare_database, set_up)
         publisher = submit(self._connect_publisher, set_up)
         followers = submit(self._load_followers, database)
-        manage, python = [sys.executable, str(PROJECT_ROOT / "manage.py")], sys.executable
-        workers = [*manage, "rundramatiq", "--path", str(PROJECT_ROOT), "--worker-shutdown-timeout", "4000"]
-        web = [python, "-m", "uvicorn", "notifyhub.asgi:application", "--app-dir", str(PROJECT_ROOT), "--no-access-log"]
-        web += ["--host", "127.0.0.1", "--port", str(web_port), "--timeout-graceful-shutdown", "2"]
-        commands: dict[str, tuple[list[str], Callable[[Child], bool], str]] = {
-            "consume_trades": ([*manage, "consume_trades"], _says("Partitions assigned."), "takes trades in"),
+        processes: dict[str, tuple[list[str], Callable[[Child], bool], str]] = {
+            "consume_trades": (commands.consume_trades(), commands.consumes, "takes trades in"),
             "workers": (
-                [*workers, "--processes", str(GENERAL_WORKERS)],
-                self._workers_are_up, f"{GENERAL_WORKERS} process(es), all queues",
+                commands.workers(GENERAL_WORKERS), self._workers_are_up, f"{GENERAL_WORKERS} process(es), all queues"
             ),
             "workers-critical": (
-                [*workers, "--processes", "1", "--priorities", "critical"],
-                self._workers_are_up, "1 process, critical queues",
+                commands.workers(1, "critical"), self._workers_are_up, "1 process, critical queues"
             ),
-            "dispatch_due": ([*manage, "dispatch_due"], _says("Dispatching what is due."), "wakes what is due"),
-            "web": (web, lambda child: _answers(web_port), self.web_url),
+            "dispatch_due": (commands.dispatch_due(), commands.dispatches, "wakes what is due"),
+            "web": (commands.web(web_port), commands.answers(web_port), self.web_url),
         }  # fmt: skip
         # Kafka and what stands between it and the first alert start first: two cores start everything at once slowly.
-        early = [submit(self._start_process, name, *commands[name], vendors, database) for name in EARLY]
+        early = [submit(self._start_process, name, *processes[name], vendors, database) for name in EARLY]
         late = [
             submit(self._start_process, name, *what, vendors, database, self._ready["kafka"])
-            for name, what in commands.items()
+            for name, what in processes.items()
             if name not in EARLY
         ]
         return [set_up, vendors, database, publisher, followers, *early, *late]
@@ -195,7 +185,7 @@ class Demo:
                 database.empty_database()
             migrations = database.pending_migrations()
             if migrations:
-                self.children.run("migrate", [sys.executable, str(PROJECT_ROOT / "manage.py"), "migrate", "--no-input"])
+                self.children.run("migrate", [*commands.MANAGE, "migrate", "--no-input"])
             self.password = database.ensure_login(self.directory)
             return None, f"{migrations} migrations applied" if migrations else "nothing to migrate"
 
@@ -224,7 +214,7 @@ class Demo:
 
         def start() -> tuple[None, str]:
             child = self.children.start(name, command)
-            self.children.wait_until(child, is_ready, READY_SECONDS)
+            self.children.wait_until(child, is_ready, commands.READY_SECONDS)
             return None, text
 
         shown(self._steps, name, start)
@@ -234,23 +224,3 @@ class Demo:
         from devstack.demo.loading import worker_processes_since  # noqa: PLC0415 - As above.
 
         return worker_processes_since(child.started_at) >= GENERAL_WORKERS + 1
-
-
-def _says(words: str) -> Callable[[Child], bool]:
-    """Whether a process has logged these words."""
-
-    def has_said(child: Child) -> bool:
-        return words in child.log_path.read_text(encoding="utf-8", errors="replace")
-
-    return has_said
-
-
-def _answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()

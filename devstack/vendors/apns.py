@@ -118,11 +118,12 @@ class Apns(Vendor):
             key=collapse_id,
             repeat=Repeat.REPLACED if collapse_id else Repeat.SHOWN,
             identity=f"{token} {collapse_id}",
+            given_id=headers.get("apns-id", ""),
         )
         return Call("send", token, request.session, [message])
 
     def accepted(self, call: Call, message_id: str, replayed: bool) -> Reply:
-        return Reply(200, headers=(("apns-id", call.messages[0].headers.get("apns-id", message_id)),))
+        return Reply(200, headers=(("apns-id", message_id),))
 
     def refusal(self, code: str | None, rule: Rule) -> RefusedError:
         reason = code or REASON_OF.get(rule.status or 0)

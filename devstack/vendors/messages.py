@@ -96,6 +96,7 @@ class Message:
     key: str = ""  # The vendor's idempotency, collapse or nonce field; empty if none was sent.
     repeat: Repeat = Repeat.SHOWN
     identity: str = ""  # Two messages of the same identity are one to the vendor; needed unless `repeat` is SHOWN.
+    given_id: str = ""  # The message's id, where the client chooses it.
     replay_seconds: float = float("inf")  # How long the vendor remembers an identity that it replays.
 
 

@@ -132,7 +132,7 @@ class Vendor(ABC):
         if earlier is not None:
             self.recorder.replays += 1
             return self.accepted(call, earlier.message_id, replayed=True)
-        message_id = self.message_id()
+        message_id = call.messages[0].given_id or self.message_id()
         for message in call.messages:
             self.recorder.accept(message, message_id, moment, self.behaviour.keep_bodies)
         reply = self.accepted(call, message_id, replayed=False)

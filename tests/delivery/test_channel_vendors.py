@@ -6,10 +6,13 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from delivery.channels import transport
 from delivery.channels.base import Channel, Outcome, Result
+from devstack.proxy import Faults, Proxy
 from devstack.vendors.client import Sandbox
 from devstack.vendors.process import VendorProcess
 from followers.choices import Channel as Name
@@ -64,6 +67,24 @@ async def test_apns_goes_on_after_a_goaway_without_a_duplicate(vendors: VendorPr
     assert first.outcome in (SENT, RETRY, UNKNOWN)  # UNKNOWN is repeated under the same key.
     assert second.outcome is SENT
     assert sandbox.stats("apns")["duplicates"] == 0
+
+
+async def test_apns_gives_up_a_connection_that_went_silent_between_two_sends(
+    vendors: VendorProcess, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "PING_ANSWER_SECONDS", 0.2)
+    case = CASES["apns"]
+    with Proxy(urlsplit(vendors.env["APNS_BASE_URL"]).port or 0) as proxy:
+        url = f"https://{proxy.address}"
+        async with opened(vendors, case.name, {"timeout_seconds": 5.0}, APNS_BASE_URL=url) as channel:
+            await channel.send(message(case, 1), NOW)
+            await asyncio.to_thread(proxy.set, Faults(silent=True))
+            lost = await channel.send(message(case, 2), NOW)
+            await asyncio.to_thread(proxy.set, Faults())
+            result = await channel.send(message(case), NOW)
+    assert (lost.outcome, result.outcome) == (UNKNOWN, SENT)
+    assert proxy.silenced == 1
 
 
 async def test_apns_shows_a_critical_alert_as_time_sensitive(vendors: VendorProcess, sandbox: Sandbox) -> None:

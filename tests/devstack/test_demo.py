@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from devstack.children import Children
 from devstack.demo.cast import BIGGEST_AUDIENCE, TRADERS
 from devstack.demo.followers import featured, follower_lines
 from devstack.demo.market import expiry_after, is_closing
 from devstack.demo.percentiles import FACTOR, percentiles
-from devstack.demo.processes import Children
 from devstack.demo.trades import Trade, TradeGenerator, event_of
 from devstack.demo.usage import UsageMeter
 from devstack.errors import ServerFailedError
@@ -196,7 +196,7 @@ def test_a_command_that_fails_is_reported(children: Children) -> None:
 def test_stop_ends_a_process_that_ignores_it_and_what_it_forked(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("devstack.demo.processes.STOP_SECONDS", 0.2)
+    monkeypatch.setattr("devstack.children.STOP_SECONDS", 0.2)
     child = children.start("stubborn", [sys.executable, "-c", IGNORES_SIGTERM])
     children.wait_until(child, _lines(2), 20)
     waits = [_ended(int(pid)) for pid in child.log_path.read_text().split()]
@@ -218,7 +218,7 @@ def test_usage_counts_a_process_with_what_it_forked(children: Children) -> None:
 
 def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     program = (
-        "import sys, threading, time; from pathlib import Path; from devstack.demo.processes import Children\n"
+        "import sys, threading, time; from pathlib import Path; from devstack.children import Children\n"
         f"children = Children(Path({str(tmp_path)!r}), threading.Event())\n"
         f"child = children.start('stubborn', [sys.executable, '-c', {IGNORES_SIGTERM!r}])\n"
         "children.wait_until(child, lambda c: c.log_path.read_text().count('\\n') >= 2, 20)\n"

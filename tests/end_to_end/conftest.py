@@ -14,18 +14,13 @@ from django.conf import settings as django_settings
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
+from devstack.commands import QUICK_SETTINGS
 from devstack.stack import Stack
 from devstack.vendors.client import Sandbox
 from devstack.vendors.process import VendorProcess
 from tests.end_to_end.processes import Processes
 
 PARTITIONS = 4
-QUICK_LEASES = {
-    "LEASE_SECONDS": "6",
-    "DISPATCH_INTERVAL_SECONDS": "0.2",
-    **{f"{channel}_TIMEOUT_SECONDS": "3" for channel in ("FCM", "APNS", "SMS", "DISCORD", "ONESIGNAL")},
-    **{f"{channel}_RETRY_BASE_SECONDS": "0.2" for channel in ("FCM", "APNS", "SMS", "DISCORD", "ONESIGNAL")},
-}
 
 
 @pytest.fixture
@@ -64,7 +59,7 @@ def processes(
         {
             **stack.env,
             **vendor_process.env,
-            **QUICK_LEASES,
+            **QUICK_SETTINGS,
             "MONGODB_URL": url,
             "DRAMATIQ_BROKER_URL": broker_url,
             "KAFKA_TRADE_TOPIC": topic,

@@ -29,7 +29,7 @@ class Processes:
     def manage(self, *arguments: str) -> subprocess.Popen[bytes]:
         return self._start(arguments[0], [sys.executable, "manage.py", *arguments])
 
-    def workers(self, processes: int = 1, threads: int = 4) -> subprocess.Popen[bytes]:
+    def workers(self, processes: int = 1, threads: int = 0) -> subprocess.Popen[bytes]:
         return self.manage("rundramatiq", "--processes", str(processes), "--threads", str(threads))
 
     def web(self, port: int) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""NotifyHub's processes as children of the demo: started, watched, stopped together, and never left behind."""
+"""NotifyHub's processes as children of one program: started, watched, stopped together, and never left behind."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Child:
 
 
 class Children:
-    """The demo's own processes. Safe to use from several threads.
+    """A program's own processes. Safe to use from several threads.
 
     Parameters:
       logs: a folder; each process writes `logs/NAME.log`, and the log of its run before is kept beside it.
-      cancelled: set when the demo gives up; nothing is started or waited for any more.
+      cancelled: set when the program gives up; nothing is started or waited for any more.
     """
 
     def __init__(self, logs: Path, cancelled: threading.Event) -> None:
@@ -60,11 +60,11 @@ class Children:
         """Start a process that is to run until :meth:`stop`.
 
         Raises:
-          StartCancelledError: the demo is being stopped.
+          StartCancelledError: everything is being stopped.
         """
         with self._lock:
             if self._cancelled.is_set():
-                raise StartCancelledError(f"{name} was not started: the demo is being stopped.")
+                raise StartCancelledError(f"{name} was not started: everything is being stopped.")
             child = self._spawn(name, command)
             self._children.append(child)
         return child
@@ -74,13 +74,13 @@ class Children:
 
         Raises:
           ServerFailedError: it failed, or had to be given up.
-          StartCancelledError: the demo is being stopped.
+          StartCancelledError: everything is being stopped.
         """
         child = self.start(name, command)
         try:
             while child.process.poll() is None:
                 if self._cancelled.wait(POLL_SECONDS):
-                    raise StartCancelledError(f"{name} was given up: the demo is being stopped.")
+                    raise StartCancelledError(f"{name} was given up: everything is being stopped.")
         finally:
             with self._lock:
                 self._children.remove(child)
@@ -93,7 +93,7 @@ class Children:
 
         Raises:
           ServerFailedError: it ended, or was not ready in time.
-          StartCancelledError: the demo is being stopped.
+          StartCancelledError: everything is being stopped.
         """
         deadline = time.monotonic() + seconds
         while not is_ready(child):
@@ -101,12 +101,19 @@ class Children:
             if time.monotonic() > deadline:
                 raise ServerFailedError(child.name, f"was not ready within {seconds:.0f} s.", child.log_path)
             if self._cancelled.wait(POLL_SECONDS):
-                raise StartCancelledError(f"{child.name} was given up: the demo is being stopped.")
+                raise StartCancelledError(f"{child.name} was given up: everything is being stopped.")
 
     def check(self) -> None:
         """Raise ServerFailedError if a process ended without being told to."""
         for child in self.running:
             self._check(child)
+
+    def reap(self, child: Child) -> None:
+        """Forget a process that has ended, and kill what is left of those that it forked."""
+        with self._lock:
+            if child in self._children:
+                self._children.remove(child)
+                self._end_group(child)
 
     def stop(self) -> None:
         """End all of them at once, in order if they manage within STOP_SECONDS; then nothing of them is left."""

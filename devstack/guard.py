@@ -1,9 +1,9 @@
-"""Ends process groups when the demo is gone, however it went. Executed as a script, never imported.
+"""Ends process groups when the program that started them is gone, however it went. Run as a script, never imported.
 
-Usage: ``python -I -S guard.py``, standard input a pipe that the demo alone holds open. A line ``+PID`` adds the group
-that this process leads, ``-PID`` removes it; the end of the input kills those that are left.
+Usage: ``python -I -S guard.py``, standard input a pipe that this program alone holds open. A line ``+PID`` adds the
+group that this process leads, ``-PID`` removes it; the end of the input kills those that are left.
 
-The kernel kills each child with the demo (launcher.py), but not what a child forked itself: the death signal is not
+The kernel kills each child with it (launcher.py), but not what a child forked itself: the death signal is not
 inherited by fork (``prctl(2)``), so the workers of a killed ``rundramatiq`` would go on.
 """
 
