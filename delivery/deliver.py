@@ -19,11 +19,13 @@ from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.outcomes import end_unsent, in_doubt, never_started, patch_for
 from delivery.statements import Patch
-from delivery.vendors import Vendor, is_stopping, open_vendor
+from delivery.stopping import is_stopping
+from delivery.vendors import Vendor, open_vendor
 from followers import clock
 from followers import statements as followers
 from followers.choices import Channel as Name
 from followers.encryption import UnknownKeyError, decrypt
+from followers.mongo import is_passing
 from notifications import statements as notifications
 from notifications.choices import EXITS, DeliveryState, Priority, Reason
 from notifications.rendering import delivery_key, trade_content
@@ -83,7 +85,8 @@ async def _deliver(lease: Lease, vendor: Vendor) -> None:
         planned, patches = await asyncio.to_thread(plan, batch, rows, vendor.channel)
     except Exception as error:
         # Nothing was sent: the batch goes back as it was, and somebody tries again.
-        logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
+        if not is_passing(error):
+            logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         await asyncio.to_thread(batches.give_back, batch, again, f"{type(error).__name__}: {error}", True)
         return
@@ -212,9 +215,10 @@ async def _keep(lease: Lease) -> None:
         except LeaseLostError as error:
             logger.warning("A batch was taken over by another worker.", batch=str(lease.batch["_id"]), error=str(error))
             return
-        except Exception:
+        except Exception as error:
             # Not renewed: `lease.covers` lets nothing start that could outlive it.
-            logger.exception("A lease could not be renewed.", batch=str(lease.batch["_id"]))
+            if not is_passing(error):
+                logger.exception("A lease could not be renewed.", batch=str(lease.batch["_id"]))
 
 
 async def _send(lease: Lease, vendor: Vendor, item: Planned) -> Patch:
@@ -235,8 +239,9 @@ def _deactivate(item: Planned, code: str) -> None:
     """A dead address is given up. If that fails, the next alert finds it dead again."""
     try:
         followers.deactivate_endpoint(item.delivery["endpoint"], item.registered_at, code, clock.now())
-    except PyMongoError:
-        logger.exception("A dead endpoint could not be deactivated.", endpoint=str(item.delivery["endpoint"]))
+    except PyMongoError as error:
+        if not is_passing(error):
+            logger.exception("A dead endpoint could not be deactivated.", endpoint=str(item.delivery["endpoint"]))
 
 
 def _repeatable(channel: Channel, message: Message, row: Document, at: datetime) -> bool:

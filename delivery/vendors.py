@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -10,6 +9,7 @@ from django.conf import settings
 from delivery.bulkhead import Bulkhead
 from delivery.channels.base import Channel
 from delivery.channels.registry import configured_channels
+from delivery.stopping import start_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,11 @@ class Vendor:
 
 
 _open: dict[str, Vendor] = {}
-_stopping = threading.Event()
 
 
 async def open_channels() -> None:
     """Opens every configured channel in the running event loop; nothing happens where they are open."""
-    _stopping.clear()
+    start_again()
     if _open:
         return
     for name, channel in configured_channels(settings).items():
@@ -39,15 +38,6 @@ async def close_channels() -> None:
     while _open:
         _, vendor = _open.popitem()
         await vendor.channel.close()
-
-
-def start_nothing_more() -> None:
-    """The worker is stopping: what is in flight may end, what waits for its turn goes back."""
-    _stopping.set()
-
-
-def is_stopping() -> bool:
-    return _stopping.is_set()
 
 
 def open_vendor(channel: str) -> Vendor | None:

@@ -121,6 +121,9 @@ DRAMATIQ_BROKER_URL = env.url("DRAMATIQ_BROKER_URL", {"redis", "rediss", "sqs"},
 SQS_ENDPOINT_URL = env.text("SQS_ENDPOINT_URL", "")  # Empty = Amazon's own.
 SQS_VISIBILITY_TIMEOUT_SECONDS = env.integer("SQS_VISIBILITY_TIMEOUT_SECONDS", 120, minimum=30)
 QUEUE_NAMESPACE = env.text("QUEUE_NAMESPACE", "notifyhub")
+# What a worker has in hand at SIGTERM ends within it: longer than the longest channel's timeout, and shorter than the
+# 30 s after which Kubernetes kills. What did not end wakes up when its lease runs out.
+SHUTDOWN_GRACE_SECONDS = env.integer("SHUTDOWN_GRACE_SECONDS", 25, minimum=1)
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 WORKER_THREADS = env.integer("DRAMATIQ_NTHREADS", 8, minimum=1)  # Per worker process; each holds one batch at a time.
 DRAMATIQ_BROKER = {

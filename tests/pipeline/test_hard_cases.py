@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from delivery import dispatcher, fan_out
+from delivery import dispatcher, fan_out, stopping
 from delivery import vendors as open_vendors
 from delivery.deliver import deliver_batch
 from delivery.fan_out import fan_out_shard
@@ -57,7 +57,7 @@ def test_stopping_worker_starts_no_send_and_spends_no_attempt(
     load = fan_out.batches.load
 
     def stop_meanwhile(claimed: Any) -> Any:
-        open_vendors.start_nothing_more()
+        stopping.start_nothing_more()
         return load(claimed)
 
     monkeypatch.setattr(fan_out.batches, "load", stop_meanwhile)
@@ -69,6 +69,7 @@ def test_stopping_worker_starts_no_send_and_spends_no_attempt(
 
     asyncio.run(run())
     monkeypatch.undo()
+    stopping.start_again()
 
     assert vendors.stats("twilio")["requests"] == 0
     for follower in followers_:
