@@ -12,7 +12,6 @@ from __future__ import annotations
 import dramatiq
 import structlog
 from bson import ObjectId
-from pymongo.errors import ConnectionFailure
 
 from delivery.broker import queue_name
 from delivery.choices import BatchKind
@@ -24,11 +23,8 @@ from notifications.choices import Priority
 DEFAULT_FAN_OUT_QUEUE = queue_name(BatchKind.FAN_OUT, Priority.HIGH)
 DEFAULT_DELIVER_QUEUE = queue_name(BatchKind.DELIVER, Priority.HIGH)
 
-PASSING = (ConnectionFailure,)
-"""MongoDB is away, which the log says once (followers/outage.py): no traceback for each batch. They wake up."""
 
-
-@dramatiq.actor(queue_name=DEFAULT_FAN_OUT_QUEUE, throws=PASSING)
+@dramatiq.actor(queue_name=DEFAULT_FAN_OUT_QUEUE)
 def fan_out(batch_id: str) -> None:
     """Writes one shard's alerts."""
     structlog.contextvars.clear_contextvars()  # Threads are reused; the last message's correlation id is not ours.
@@ -36,7 +32,7 @@ def fan_out(batch_id: str) -> None:
         fan_out_shard(ObjectId(batch_id))
 
 
-@dramatiq.actor(queue_name=DEFAULT_DELIVER_QUEUE, throws=PASSING)
+@dramatiq.actor(queue_name=DEFAULT_DELIVER_QUEUE)
 async def deliver(batch_id: str) -> None:
     """Sends one batch of deliveries."""
     with structlog.contextvars.bound_contextvars(batch_id=batch_id):

@@ -104,7 +104,7 @@ def _begin(lease: Lease) -> FanOut:
 def _run(run: FanOut) -> None:
     event = run.event
     if event["closes_position"] and run.shard == 0:
-        notifications.supersede_entries(event, clock.now())
+        notifications.supersede_entries(event, clock.now(), after_each=run.lease.keep)
     if event["trader_id"] is not None:
         if run.shard == 0:
             _post_to_community(run)

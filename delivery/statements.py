@@ -275,6 +275,12 @@ def _due_batches(priority: str, now: datetime) -> Document:
     return {"priority": priority, "next_look_at": {"$lte": now, "$type": "date"}}
 
 
+def count_unfinished(priority: str, limit: int) -> int:
+    """Batches that are not finished, counted no further than `limit`. Not repeated. Index: as above."""
+    query = {"priority": priority, "next_look_at": {"$type": "date"}}
+    return collection(Batch).count_documents(query, limit=limit)
+
+
 WITHOUT_IDS = {"ids": 0}
 """Two hundred ids a batch: whoever only looks at it needs none, and who claims it gets it whole."""
 

@@ -86,13 +86,19 @@ def _host(url: str) -> str:
     return parts.netloc.rpartition("@")[2] or parts.path
 
 
+def _host_in(setting: str) -> Callable[[], str]:
+    return lambda: _host(getattr(settings, setting))
+
+
 def _queue() -> str:
-    if urlsplit(settings.DRAMATIQ_BROKER_URL).scheme == "sqs":
-        return settings.SQS_ENDPOINT_URL or "Amazon SQS"
-    return _host(settings.DRAMATIQ_BROKER_URL)
+    return _host_in("DRAMATIQ_BROKER_URL")() or _host_in("SQS_ENDPOINT_URL")() or "Amazon SQS"
 
 
-MONGODB = Outage("MongoDB", lambda: _host(settings.MONGODB_URL))
-REDIS = Outage("Redis", lambda: _host(settings.REDIS_URL))
+def _kafka(setting: str = "KAFKA_BOOTSTRAP_SERVERS") -> str:
+    return ",".join(getattr(settings, setting))
+
+
+MONGODB = Outage("MongoDB", _host_in("MONGODB_URL"))
+REDIS = Outage("Redis", _host_in("REDIS_URL"))
 QUEUE = Outage("The dispatch queue", _queue)
-KAFKA = Outage("Kafka", lambda: ",".join(settings.KAFKA_BOOTSTRAP_SERVERS))
+KAFKA = Outage("Kafka", _kafka)

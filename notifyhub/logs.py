@@ -32,8 +32,10 @@ class OutageLines(logging.Filter):
             REDIS.away(error)
             return False
         if isinstance(error, ConnectionFailure):
-            MONGODB.away(error)  # The line stays: it names the request. Its traceback tells nothing.
-            record.exc_info = None
+            MONGODB.away(error)
+            if record.name.startswith("dramatiq.worker"):
+                return False  # A batch that could not be worked on for so long; it wakes up.
+            record.exc_info = None  # The line stays, as it names the request; its traceback tells nothing.
         return True
 
 

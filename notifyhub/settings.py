@@ -151,6 +151,12 @@ KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "")
 KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME", "")
 KAFKA_SASL_PASSWORD = env.text("KAFKA_SASL_PASSWORD", "")
 KAFKA_SSL_CAFILE = env.text("KAFKA_SSL_CAFILE", "")
+# Unfinished batches above which no trades are taken in any more, and the share of them at which it goes on. A last
+# resort for the database's sake: a million queued deliveries are 5,000 batches, or 50,000 where each holds only 20.
+BACKLOG_MAX_BATCHES = env.integer("BACKLOG_MAX_BATCHES", 200_000, minimum=1)
+BACKLOG_RESUME_SHARE = env.number("BACKLOG_RESUME_SHARE", 0.8, minimum=0.0)
+if BACKLOG_RESUME_SHARE > 1:
+    raise ImproperlyConfigured("BACKLOG_RESUME_SHARE must be at most 1: the share of BACKLOG_MAX_BATCHES to resume at.")
 POISON_STOP_COUNT = env.integer("POISON_STOP_COUNT", 1_000, minimum=1)
 POISON_STOP_SECONDS = env.integer("POISON_STOP_SECONDS", 60)
 
