@@ -26,7 +26,7 @@ from notifications.models import RejectedEvent
 
 Document = dict[str, Any]
 
-PAGE, PAGE_BYTES = 500, 8 * 1024 * 1024
+PAGE, PAGE_BYTES = 500, 4 * 1024 * 1024
 """A page ends with whichever comes first: a message may have a megabyte, and eight where it is too long to be valid."""
 
 FIELDS = {"topic": 0, "partition": 0, "offset": 0}
@@ -133,7 +133,7 @@ def _pages(rows: QuerySet[RejectedEvent], after: ObjectId | None) -> Iterator[li
 
 def _by_size(ids: list[ObjectId]) -> Iterator[list[Document]]:
     """The documents of these ids, no more of them at once than PAGE_BYTES hold."""
-    found = collection(RejectedEvent).find({"_id": {"$in": ids}}, FIELDS).sort("_id", 1).batch_size(50)
+    found = collection(RejectedEvent).find({"_id": {"$in": ids}}, FIELDS).sort("_id", 1).batch_size(8)
     page, size = [], 0
     for row in found:
         page.append(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -10,7 +11,7 @@ from django.db.models import Model
 from django.http import HttpRequest
 
 
-def note_changes(request: HttpRequest, model: type[Model], changed: Mapping[object, str], message: str) -> None:
+def note_changes(request: HttpRequest, model: type[Model], changed: Mapping[Any, str], message: str) -> None:
     """One entry for each object, in bulk.
 
     Parameters:

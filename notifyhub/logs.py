@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -31,6 +32,8 @@ class OutageLines(logging.Filter):
         if record.name.startswith("channels_redis") and isinstance(error, RedisError | OSError):
             REDIS.away(error)
             return False
+        if getattr(record, "status_code", None) == HTTPStatus.SERVICE_UNAVAILABLE:
+            return False  # Django's line for each answer of /readyz, which notes the outage itself.
         if isinstance(error, ConnectionFailure):
             MONGODB.away(error)
             if record.name.startswith("dramatiq.worker"):

@@ -143,8 +143,10 @@ def test_pages_cover_everything_once(trader: Trader, monkeypatch: pytest.MonkeyP
     assert told == [*range(7, 60, 7), 60]
     assert TradeEvent.objects.count() == Batch.objects.count() == 40
     assert RejectedEvent.objects.filter(replayed_at=None, code="not_in_enumeration").count() == 20
-    assert {(r.replayed_as, bytes(r.value).count(r.replayed_as.encode())) for r in RejectedEvent.objects.exclude(
-        replayed_at=None)} == {(f"E-{n}", 1) for n in range(40)}  # fmt: skip
+    replayed = collection(RejectedEvent).find({"replayed_at": {"$ne": None}})
+    marks = {row["replayed_as"]: row["value"] for row in replayed}
+    assert set(marks) == {f"E-{n}" for n in range(40)}
+    assert all(f'"{event}"'.encode() in value for event, value in marks.items())
 
 
 def test_a_dry_run_changes_nothing(trader: Trader) -> None:
@@ -167,7 +169,7 @@ def test_a_replay_that_ran_out_of_time_goes_on_where_it_ended(trader: Trader, mo
 
 
 def test_memory_stays_flat_however_large_the_messages(trader: Trader) -> None:
-    megabytes = 60
+    megabytes = 100
     reject_many(good=megabytes, bad=0, size=1_000_000)
     tracemalloc.start()
     try:

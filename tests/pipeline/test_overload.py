@@ -80,7 +80,7 @@ class Statements(monitoring.CommandListener):
 def seen(stack: Stack) -> Iterator[Statements]:
     """Listens to the process's one client, which is open already."""
     listener = Statements()
-    listeners = database().client._event_listeners  # type: ignore[attr-defined]
+    listeners: Any = database().client._event_listeners
     commands, enabled = listeners._EventListeners__command_listeners, listeners._EventListeners__enabled_for_commands
     listeners._EventListeners__command_listeners = [listener]
     listeners._EventListeners__enabled_for_commands = True
@@ -157,6 +157,7 @@ def test_hints_of_a_sweep_are_reserved_in_one_statement(
     vendors: Sandbox, seen: Statements, hinted: list[Document]
 ) -> None:
     backlog(batches=700, ids=2)
+    seen.commands.clear()
     assert dispatcher.sweep_once(clock.now()).hinted == 700
     assert seen.writes == 1
     assert len({b["_id"] for b in hinted}) == 700
