@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from devstack.vendors.client import Sandbox
 from followers.mongo import collection
 from notifications.models import Notification
 from tests.delivery.kafka_topics import until
-from tests.end_to_end.processes import Processes, wait_until
+from tests.end_to_end.processes import Processes, free_port, wait_until
 from tests.end_to_end.test_end_to_end import all_settled, audience
 from tests.pipeline import world
 
@@ -49,12 +48,6 @@ def loud(log: Path) -> list[str]:
         else:
             found.append(line)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_ready(port: int) -> bool:

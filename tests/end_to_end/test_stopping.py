@@ -12,6 +12,8 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from delivery.broker import queue_of
 from delivery.models import Batch
@@ -19,9 +21,11 @@ from devstack.stack import Stack
 from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.mongo import collection
+from notifications import tokens
+from notifications.consumers import SUBPROTOCOL
 from notifications.models import Notification
 from tests.delivery.kafka_topics import until
-from tests.end_to_end.processes import Processes, wait_until
+from tests.end_to_end.processes import Processes, free_port, wait_until
 from tests.end_to_end.test_end_to_end import all_settled, audience
 from tests.pipeline import world
 from tests.web.private_redis import PrivateRedis
@@ -92,7 +96,7 @@ def test_a_worker_with_sends_in_flight_and_batches_waiting_loses_and_repeats_not
     assert claimed() == []
     waiting = world.unclaimed()
     assert waiting
-    client = redis.Redis.from_url(stack.env["DRAMATIQ_BROKER_URL"])
+    client: Any = redis.Redis.from_url(stack.env["DRAMATIQ_BROKER_URL"])
     namespace = processes.env["QUEUE_NAMESPACE"]
     queue = f"{namespace}:{queue_of(waiting[0])}"
     back = {client.hget(f"{queue}.msgs", hint) for hint in client.lrange(queue, 0, -1)}
@@ -227,3 +231,20 @@ def test_dispatch_due_ends_while_mongodb_is_away(processes: Processes, stack: St
     finally:
         stack.mongodb.start()
     assert "Traceback" not in logged(processes, "dispatch_due")
+
+
+def test_a_web_process_with_an_open_socket_ends(processes: Processes) -> None:
+    port = free_port()
+    web = processes.web(port)
+    until(lambda: "Uvicorn running" in logged(processes, "web"))
+    follower = world.make_follower(world.make_trader())
+    token = tokens.mint(follower)
+    address = f"ws://127.0.0.1:{port}/ws/inbox/"
+    with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(token)]) as socket:
+        assert "unread_count" in str(socket.recv(timeout=20))
+
+        ended = terminate(web)
+
+    assert ended in {0, -signal.SIGTERM}  # uvicorn ends in order, and then by the signal that it was sent.
+    assert "Finished server process" in logged(processes, "web")
+    assert "Traceback" not in logged(processes, "web")
