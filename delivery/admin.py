@@ -1,18 +1,16 @@
-"""The admin of batches, and what a person can set going again: a failed fan-out, a rejected message."""
+"""The admin of batches, and what a person can set going again: a failed fan-out."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bson import ObjectId
 from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from delivery import admin_breakers  # noqa: F401  Registers its page.
+from delivery import admin_breakers, admin_rejected  # noqa: F401  They register their own pages.
 from delivery.choices import BatchKind
-from delivery.intake import replay_rejected
 from delivery.models import Batch
 from delivery.operations import rerun_fan_out
 from delivery.statements import batches_by_id, shard_batch_id
@@ -29,14 +27,12 @@ from followers.admin_base import (
     object_id,
     table,
 )
+from followers.admin_history import note_changes
 from followers.choices import Channel
-from notifications.admin_events import RejectedEventAdmin, TradeEventAdmin
+from notifications.admin_events import TradeEventAdmin
 from notifications.admin_tables import labelled
 from notifications.choices import FanOutState, Priority
-from notifications.models import Notification, RejectedEvent, TradeEvent
-
-REPLAYED_AT_ONCE = 1_000
-"""Rejected messages per click, so that the page answers in time; the next click takes the next ones."""
+from notifications.models import Notification, TradeEvent
 
 
 def batch_state(finished: bool, token: str | None, waits: bool) -> SafeString:
@@ -70,6 +66,7 @@ class FannedOutEventAdmin(TradeEventAdmin):
             return
         for event_pk, external_id in failed:
             shards = rerun_fan_out(event_pk)
+            note_changes(request, TradeEvent, {event_pk: external_id}, f"Fan-out run again: {shards} shards.")
             self.message_user(request, f"{external_id}: {shards} shards run again within seconds.", messages.SUCCESS)
 
     @admin.display(description="Fan-out shards")
@@ -98,26 +95,6 @@ def _shard_cells(batch: dict[str, Any] | None, done: bool) -> tuple[object, ...]
         batch["worker"] or EMPTY,
         batch["error"] or EMPTY,
     )
-
-
-@admin.register(RejectedEvent)
-class ReplayableEventAdmin(RejectedEventAdmin):
-    actions = ("replay",)
-
-    def has_replay_permission(self, request: HttpRequest) -> bool:
-        user: Any = request.user
-        return bool(user.has_perm("notifications.change_rejectedevent"))
-
-    @admin.action(description="Replay", permissions=["replay"])
-    def replay(self, request: HttpRequest, queryset: QuerySet[RejectedEvent]) -> None:
-        ids: list[ObjectId] = list(queryset.filter(replayed_at=None).values_list("pk", flat=True)[:REPLAYED_AT_ONCE])
-        if not ids:
-            self.message_user(request, "All of the chosen messages were replayed before.", messages.WARNING)
-            return
-        result = replay_rejected(ids, clock.now())
-        level = messages.WARNING if result.still_rejected else messages.SUCCESS
-        text = f"{result.accepted} taken in as events, {result.still_rejected} are still rejected."
-        self.message_user(request, text, level)
 
 
 # --- Batches ---------------------------------------------------------------------------------------------------------

@@ -6,21 +6,19 @@ A queue carries hints and nothing else: the id of a batch that is worth a look. 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import dramatiq
 import redis
-import structlog
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import BrokerConnectionError
 
 from delivery.choices import BatchKind
 from followers.choices import VENDOR_CHANNELS
+from followers.outage import QUEUE
 from notifications.choices import Priority
-
-logger = structlog.get_logger(__name__)
 
 BROKER_ERRORS = (BrokerConnectionError, redis.RedisError)
 """What an enqueue raises while the queue is away."""
@@ -144,9 +142,23 @@ class WakingConsumer(_RedisConsumer):
                     self.message_cache = self._fetch()
                 if not self.message_cache:
                     return None
-        except redis.ConnectionError as error:
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            QUEUE.away(error)
             raise dramatiq.ConnectionClosed(error) from None
+        QUEUE.back()
         return super().__next__()
+
+    def requeue(self, messages: Iterable[Any]) -> None:
+        """Raises ConnectionClosed, as the worker expects: with another error it would never come to its end."""
+        try:
+            super().requeue(messages)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise dramatiq.ConnectionClosed(error) from None
+
+    def close(self) -> None:
+        """Gives back what was fetched and not yet handed to a thread. Raises as above."""
+        fetched, self.message_cache = self.message_cache, []
+        self.requeue([dramatiq.Message.decode(data) for data in fetched if data])
 
     def _fetch(self) -> list[bytes]:
         return self.broker.do_fetch(self.queue_name, self.prefetch - self.outstanding_message_count)
@@ -175,16 +187,18 @@ def send_hints(batches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             broker.enqueue(hint(batch))
         except BROKER_ERRORS as error:
             missed.append(batch)
-            logger.warning("The dispatch queue is away; batches wake by themselves.", error=str(error)[:200])
+            QUEUE.away(error)
+        else:
+            QUEUE.back()
     return missed
 
 
-def queue_depths() -> dict[str, int]:
-    """Hints waiting in each queue. Raises one of BROKER_ERRORS while the queue is away."""
+def queue_depths(queues: Sequence[str] = QUEUES) -> dict[str, int]:
+    """Hints waiting in each of these queues; on SQS one request each. Raises BROKER_ERRORS while the queue is away."""
     broker = dramatiq.get_broker()
     if isinstance(broker, RedisBroker):
         with broker.client.pipeline(transaction=False) as pipeline:
-            for queue in QUEUES:
+            for queue in queues:
                 pipeline.llen(f"{broker.namespace}:{queue}")
-            return dict(zip(QUEUES, pipeline.execute(), strict=True))
-    return {queue: cast(Any, broker).depth(queue) for queue in QUEUES}
+            return dict(zip(queues, pipeline.execute(), strict=True))
+    return {queue: cast(Any, broker).depth(queue) for queue in queues}

@@ -25,6 +25,7 @@ from kafka.errors import (
 )
 from pymongo.errors import PyMongoError
 
+from delivery.backlog import BacklogWatch
 from delivery.broker import send_hints
 from delivery.intake import Intake, Outcome, take_in
 from delivery.intake_documents import IncomingMessage
@@ -87,6 +88,8 @@ class TradeConsumer:
         Takes one poll batch in and enqueues its hints; called on a thread of its own.
     connect
         Returns a consumer that has reached Kafka, or raises KafkaError.
+    backlog
+        Says when nothing may be taken in; default: one that looks at the database.
     """
 
     def __init__(
@@ -94,10 +97,12 @@ class TradeConsumer:
         stop: Event,
         work: Callable[[Sequence[IncomingMessage]], Intake],
         connect: Callable[[], KafkaConsumer] = connect_consumer,
+        backlog: BacklogWatch | None = None,
     ) -> None:
         self._stop = stop
         self._connect = connect
         self._intake = IntakeThread(work, stop)
+        self._backlog = backlog or BacklogWatch()
         self._poison = PoisonWatch(settings.POISON_STOP_COUNT, settings.POISON_STOP_SECONDS)
         self._assignment = Assignment()
         self._uncommitted: dict[TopicPartition, OffsetAndMetadata] = {}
@@ -114,6 +119,7 @@ class TradeConsumer:
                     self._consume_with(consumer, trouble)
         finally:
             self._intake.close()
+            self._backlog.close()
             logger.info("Stopped consuming trades.")
 
     def _connected(self, trouble: KafkaTrouble) -> KafkaConsumer | None:
@@ -138,7 +144,7 @@ class TradeConsumer:
         try:
             while not self._stop.is_set():
                 try:
-                    polled = consumer.poll(timeout_ms=POLL_MS)
+                    polled = self._poll(consumer)
                     trouble.look(consumer, heard=bool(polled))
                 except RetriableError as error:
                     trouble.note(error)
@@ -154,6 +160,15 @@ class TradeConsumer:
             self._stop.wait(RECONNECT_SECONDS[0])
         finally:
             self._close(consumer)
+
+    def _poll(self, consumer: KafkaConsumer) -> Polled:
+        """What there is to take in; nothing while the pipeline is hopelessly behind, and the group is kept informed."""
+        if self._backlog.holds_back:
+            _poll_nothing(consumer)
+            return {}
+        if paused := consumer.paused():
+            consumer.resume(*paused)
+        return consumer.poll(timeout_ms=POLL_MS)
 
     def _take_in(self, consumer: KafkaConsumer, polled: Polled) -> bool:
         """Have a poll batch taken in. False = told to stop before MongoDB could take it; nothing of it is committed."""
@@ -184,10 +199,7 @@ class TradeConsumer:
                 told_at = told_at or time.monotonic()
                 if time.monotonic() - told_at > STOP_PATIENCE_SECONDS:
                     return False
-            consumer.pause(*consumer.assignment())
-            for partition, records in consumer.poll(timeout_ms=200).items():
-                # Assigned only just now, so that it was not paused yet.
-                consumer.seek(partition, records[0].offset)
+            _poll_nothing(consumer)
         consumer.resume(*consumer.paused())
         return True
 
@@ -235,6 +247,14 @@ class TradeConsumer:
             batches=len(intake.batches),
             lag=lag(consumer, polled),
         )
+
+
+def _poll_nothing(consumer: KafkaConsumer) -> None:
+    """Stay in the group without taking anything out of it; rebalances go on meanwhile."""
+    consumer.pause(*consumer.assignment())
+    for partition, records in consumer.poll(timeout_ms=200).items():
+        # Assigned only just now, so that it was not paused yet.
+        consumer.seek(partition, records[0].offset)
 
 
 def lag(consumer: KafkaConsumer, polled: Polled) -> dict[int, int]:

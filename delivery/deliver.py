@@ -20,11 +20,13 @@ from delivery.lease import Lease, claim
 from delivery.outcomes import end_unsent, in_doubt, let_go, patch_for, repeatable
 from delivery.sending import Planned, send_batch
 from delivery.statements import Patch
-from delivery.vendors import Vendor, is_stopping, open_vendor
+from delivery.stopping import is_stopping
+from delivery.vendors import Vendor, open_vendor
 from followers import clock
 from followers import statements as followers
 from followers.choices import Channel as Name
 from followers.encryption import UnknownKeyError, decrypt
+from followers.mongo import is_passing
 from notifications import statements as notifications
 from notifications.choices import EXITS, DeliveryState, Priority, Reason
 from notifications.rendering import delivery_key, trade_content
@@ -85,7 +87,8 @@ async def _deliver(lease: Lease, vendor: Vendor, permit: Permit) -> None:
         planned, patches = await asyncio.to_thread(plan, batch, rows, vendor.channel)
     except Exception as error:
         # Nothing was sent: the batch goes back as it was, and somebody tries again.
-        logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
+        if not is_passing(error):
+            logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
         await vendor.gate.probes_unused(permit.probes or 0)
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         await asyncio.to_thread(batches.give_back, batch, again, f"{type(error).__name__}: {error}", True)

@@ -21,24 +21,28 @@ from pymongo.errors import PyMongoError
 
 from delivery import statements as batches
 from delivery.broker import BROKER_ERRORS, queue_depths, queue_of, send_hints
-from delivery.choices import KEYED_CHANNELS, BatchKind
+from delivery.choices import KEYED_CHANNELS, PRIORITY_SHARES, BatchKind
 from delivery.fan_out import fail_shard
 from delivery.lease import Lease, claim, take_over
+from delivery.shares import shared
 from delivery.statements import Naming
 from followers import clock
 from followers import statements as followers
 from followers.choices import Channel
 from followers.encryption import UnknownKeyError, decrypt
-from notifications.choices import DeliveryState, Priority, Reason
+from followers.mongo import is_passing
+from followers.outage import MONGODB, QUEUE
+from notifications.choices import DeliveryState, Reason
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
 
-SHARES = {Priority.CRITICAL: 0.7, Priority.HIGH: 0.2, Priority.NORMAL: 0.1}
-"""How a sweep is shared among the priorities, so that normal alerts do not starve while critical ones keep coming."""
-
 HINT_DELAYS_SECONDS = (5, 10, 20, 40, 60)
 """How long a batch waits for its next hint, by the hints it had."""
+
+QUEUE_AWAY_SECONDS = 5
+QUEUE_LONG_SECONDS = 20
+"""A batch whose queue holds HINTS_MAX is looked at again after so long; that many take the workers longer."""
 
 
 @dataclass(slots=True)
@@ -63,21 +67,23 @@ class Sweep:
 def run(stop: threading.Event) -> None:
     """Sweeps every DISPATCH_INTERVAL_SECONDS, at once again where there was much to do, until `stop` is set.
 
-    A server that is away is reported once, not at every sweep, and the sweeps go on.
+    A failure is reported once, not at every sweep, and the sweeps go on.
     """
-    away = False
+    failing = False
     while not stop.is_set():
         try:
             sweep = sweep_once(clock.now())
         except Exception as error:
-            if not away:
+            if is_passing(error):
+                MONGODB.away(error)
+            elif not failing:
                 logger.exception("A sweep failed; it is repeated until it succeeds.", error=f"{type(error).__name__}")
-            away = True
+                failing = True
             stop.wait(settings.DISPATCH_INTERVAL_SECONDS)
             continue
-        if away:
+        if failing:
             logger.info("Sweeps succeed again.")
-            away = False
+            failing = False
         if sweep:
             logger.info("Swept.", **asdict(sweep))
         if not sweep.is_full:
@@ -85,16 +91,16 @@ def run(stop: threading.Event) -> None:
 
 
 def sweep_once(now: datetime) -> Sweep:
-    """One pass: batches first, as they hold most of the work, then rows."""
+    """One pass: batches first, as they hold most of the work, then rows. It is as long however much is waiting."""
     sweep = Sweep()
-    depths = _depths()
-    for priority, share in SHARES.items():
-        limit = max(1, int(settings.DISPATCH_SWEEP * share))
-        for batch in batches.due_batches(priority.value, now, limit):
-            with _alone("A batch could not be looked at.", batch=str(batch["_id"])):
-                _look_at(batch, depths, now, sweep)
-        with _alone("Due rows could not be woken.", priority=priority.value):
-            _wake_rows(batches.due_rows(priority.value, now, limit), priority.value, now, sweep)
+    most = settings.DISPATCH_SWEEP
+    due = {priority: batches.count_due_batches(priority, now, most) for priority in PRIORITY_SHARES}
+    for priority, limit in shared(most, due, PRIORITY_SHARES).items():
+        _look_at(batches.due_batches(priority, now, limit) if limit else [], now, sweep)
+    due = {priority: batches.count_due_rows(priority, now, most) for priority in PRIORITY_SHARES}
+    for priority, limit in shared(most, due, PRIORITY_SHARES).items():
+        with _alone("Due rows could not be woken.", priority=priority):
+            _wake_rows(batches.due_rows(priority, now, limit) if limit else [], priority, now, sweep)
     return sweep
 
 
@@ -109,20 +115,17 @@ def _alone(line: str, **context: str) -> Iterator[None]:
         logger.exception(line, **context)
 
 
-def _depths() -> dict[str, int] | None:
-    """Hints waiting per queue; None while the queue is away, and then no hints are sent."""
-    try:
-        return queue_depths()
-    except BROKER_ERRORS as error:
-        logger.warning("The dispatch queue is away; hints wait until it is back.", error=str(error)[:200])
-        return None
-
-
 # --- Batches ----------------------------------------------------------------------------------------------------------
-def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, sweep: Sweep) -> None:
-    if batch["token"] is None:
-        _hint_again(batch, depths, now, sweep)
-        return
+def _look_at(found: list[Document], now: datetime, sweep: Sweep) -> None:
+    with _alone("Batches could not be hinted."):
+        _hint_again([batch for batch in found if batch["token"] is None], now, sweep)
+    for batch in found:
+        if batch["token"] is not None:
+            with _alone("A batch could not be taken over.", batch=str(batch["_id"])):
+                _take_over(batch, now, sweep)
+
+
+def _take_over(batch: Document, now: datetime, sweep: Sweep) -> None:
     lease = take_over(batch, settings.LEASE_SECONDS)
     if lease is None:
         return
@@ -136,23 +139,43 @@ def _look_at(batch: Document, depths: dict[str, int] | None, now: datetime, swee
     settle_orphans(lease, batch["worker"], now)
 
 
-def _hint_again(batch: Document, depths: dict[str, int] | None, now: datetime, sweep: Sweep) -> None:
-    """A batch that nobody claimed gets the same hint again, later and later; none while its queue is long.
+def _hint_again(waiting: list[Document], now: datetime, sweep: Sweep) -> None:
+    """Batches that nobody claimed get the same hint again, later and later; none while their queue is long.
 
-    It is always the same id: a backlog longer than any grace then only makes hints superfluous, never void.
+    It is always the same id: a backlog longer than any grace then only makes hints superfluous, never void. What waits
+    behind a long queue costs one statement a sweep, whatever its number.
     """
-    queue = queue_of(batch)
-    if depths is None or depths[queue] > settings.HINTS_MAX:
-        batches.note_hint_refused(batch, now + timedelta(seconds=HINT_DELAYS_SECONDS[0]))
-        return
-    delay = HINT_DELAYS_SECONDS[min(batch["hints"], len(HINT_DELAYS_SECONDS) - 1)]
-    if not batches.note_hint(batch, now + timedelta(seconds=delay)):
-        return
-    if send_hints([batch]):
-        batches.take_back_hint(batch, now + timedelta(seconds=HINT_DELAYS_SECONDS[0]))
-        return
-    depths[queue] += 1
-    sweep.hinted += 1
+    by_queue: dict[str, list[Document]] = defaultdict(list)
+    for batch in waiting:
+        by_queue[queue_of(batch)].append(batch)
+    depths = _depths(list(by_queue))
+    for queue, unclaimed in by_queue.items():
+        if depths is None:
+            batches.put_off_hints(_ids(unclaimed), now + timedelta(seconds=QUEUE_AWAY_SECONDS))
+            continue
+        room = max(0, settings.HINTS_MAX + 1 - depths[queue])
+        batches.put_off_hints(_ids(unclaimed[room:]), now + timedelta(seconds=QUEUE_LONG_SECONDS))
+        reserved = batches.note_hints(_ids(unclaimed[:room]), now, HINT_DELAYS_SECONDS)
+        missed = send_hints([batch for batch in unclaimed if batch["_id"] in reserved])
+        batches.take_back_hints(missed, now + timedelta(seconds=QUEUE_AWAY_SECONDS))
+        sweep.hinted += len(reserved) - len(missed)
+
+
+def _ids(found: list[Document]) -> list[ObjectId]:
+    return [batch["_id"] for batch in found]
+
+
+def _depths(queues: list[str]) -> dict[str, int] | None:
+    """Hints waiting in the queues that are about to get some; None while the queue is away, and then none are sent."""
+    if not queues:
+        return {}
+    try:
+        depths = queue_depths(queues)
+    except BROKER_ERRORS as error:
+        QUEUE.away(error)
+        return None
+    QUEUE.back()
+    return depths
 
 
 def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:

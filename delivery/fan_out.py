@@ -19,10 +19,12 @@ from delivery.alerts import Alerts, AlertWriter
 from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
+from delivery.stopping import is_stopping
 from followers import clock
 from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS
 from followers.models import BUCKETS
+from followers.mongo import is_passing
 from notifications import statements as notifications
 from notifications.choices import EXITS
 from notifications.live import push_alerts
@@ -32,6 +34,10 @@ Document = dict[str, Any]
 
 RETRY_SECONDS = 5
 """A shard that failed is tried again after so long, times the failures so far."""
+
+
+class WorkerStopsError(Exception):
+    """This worker is about to stop: the rest of the shard is another one's."""
 
 
 @dataclass(slots=True)
@@ -62,8 +68,13 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
     except LeaseLostError as error:
         logger.warning("A fan-out shard was taken over by another worker.", batch=str(batch_id), error=str(error))
         return None
+    except WorkerStopsError:
+        # Not 0 failures: they tell the next run that alerts of this one are stored already.
+        batches.give_back(lease.batch, clock.now(), failed=lease.batch["failures"] == 0)
+        logger.info("A fan-out shard goes to another worker: this one is stopping.", batch=str(batch_id))
+        return None
     except Exception as error:
-        logger.exception("A fan-out shard failed.", batch=str(batch_id))
+        logger.error("A fan-out shard failed.", batch=str(batch_id), exc_info=not is_passing(error))  # noqa: TRY400
         fail_shard(lease.batch, f"{type(error).__name__}: {error}")
         return None
     logger.info(
@@ -93,7 +104,7 @@ def _begin(lease: Lease) -> FanOut:
 def _run(run: FanOut) -> None:
     event = run.event
     if event["closes_position"] and run.shard == 0:
-        notifications.supersede_entries(event, clock.now())
+        notifications.supersede_entries(event, clock.now(), after_each=run.lease.keep)
     if event["trader_id"] is not None:
         if run.shard == 0:
             _post_to_community(run)
@@ -104,6 +115,8 @@ def _run(run: FanOut) -> None:
             clock.now(),
             settings.FAN_OUT_CHUNK,
         ):
+            if is_stopping():
+                raise WorkerStopsError
             _write_chunk(run, members)
     run.lease.keep()
     notifications.finish_shard(event["_id"], run.shard, clock.now())

@@ -7,7 +7,7 @@ the redelivery: the same messages lead to the same documents, and what is stored
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -17,14 +17,12 @@ import structlog
 from bson import ObjectId
 from django.conf import settings
 
-from delivery.broker import send_hints
 from delivery.intake_documents import (
     AcceptedEvent,
     Document,
     Headers,
     IncomingMessage,
     Rejection,
-    decode_headers,
     event_document,
     milliseconds,
     rejected_document,
@@ -34,11 +32,10 @@ from followers import clock
 from followers.statements import audience_size_up_to, traders_by_external_id
 from notifications.choices import FanOutState
 from notifications.events import InvalidEvent, correlation_id_of, parse_event
-from notifications.models import RejectedEvent
 from notifications.statements import event_id, store_events, store_rejected
 from notifications.validity import expires_at, validity_rules
 
-__all__ = ["IncomingMessage", "Intake", "Outcome", "ReplayResult", "replay_rejected", "take_in"]
+__all__ = ["IncomingMessage", "Intake", "Outcome", "read_message", "store_accepted", "take_in"]
 
 logger = structlog.get_logger(__name__)
 
@@ -72,14 +69,6 @@ class Intake:
         return self.outcomes.total()
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayResult:
-    """What became of rejected messages that were tried again. Those replayed earlier are in neither figure."""
-
-    accepted: int
-    still_rejected: int
-
-
 def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
     """Store what a poll brought: events with their fan-out batches, and rejects with their reasons.
 
@@ -99,8 +88,8 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
         Nothing may be committed; the same messages are to be taken in again.
     """
     now = milliseconds(now)
-    read = [(message, _read(message.value, message.headers, message.key)) for message in messages]
-    outcomes, batches = _store_accepted([result for _, result in read if isinstance(result, AcceptedEvent)], now)
+    read = [(message, read_message(message.value, message.headers, message.key)) for message in messages]
+    outcomes, batches = store_accepted([result for _, result in read if isinstance(result, AcceptedEvent)], now)
     rejected = [(message, result) for message, result in read if isinstance(result, Rejection)]
     if rejected:
         store_rejected([rejected_document(message, result, now) for message, result in rejected])
@@ -118,34 +107,9 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
     return Intake(outcomes, _trailing_rejects([result for _, result in read]), batches)
 
 
-def replay_rejected(ids: Iterable[ObjectId], now: datetime) -> ReplayResult:
-    """Read rejected messages again, by the rules of this release, and take in those that are events now.
-
-    An accepted one goes the way of a message from Kafka, its age included: an old one becomes an expired event. One
-    that is still bad keeps its place, with the reason found now. Hints are enqueued here.
-    """
-    now = milliseconds(now)
-    accepted: list[tuple[RejectedEvent, AcceptedEvent]] = []
-    still_rejected = 0
-    for row in RejectedEvent.objects.filter(pk__in=list(ids), replayed_at=None).order_by("received_at", "offset"):
-        result = _read(_bytes(row.value), decode_headers(row.headers), _bytes(row.key))
-        if isinstance(result, AcceptedEvent):
-            accepted.append((row, result))
-            continue
-        still_rejected += 1
-        RejectedEvent.objects.filter(pk=row.pk).update(code=result.code, reason=result.reason)
-    _, batches = _store_accepted([result for _, result in accepted], now)
-    # Marked last: a crash before this line leaves the row to be replayed again, which then finds a duplicate.
-    for row, result in accepted:
-        RejectedEvent.objects.filter(pk=row.pk, replayed_at=None).update(
-            replayed_at=now, replayed_as=result.event.event_id
-        )
-    send_hints(batches)
-    return ReplayResult(accepted=len(accepted), still_rejected=still_rejected)
-
-
 # --- Reading --------------------------------------------------------------------------------------------------------
-def _read(value: bytes | None, headers: Headers, key: bytes | None) -> AcceptedEvent | Rejection:
+def read_message(value: bytes | None, headers: Headers, key: bytes | None) -> AcceptedEvent | Rejection:
+    """What a message is. Raises nothing."""
     try:
         event = parse_event(value, headers, key)
         return AcceptedEvent(event, (value or b"").decode("utf-8"), expires_at(event, validity_rules()))
@@ -165,8 +129,8 @@ def _trailing_rejects(results: Sequence[AcceptedEvent | Rejection]) -> int:
 
 
 # --- Storing --------------------------------------------------------------------------------------------------------
-def _store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Counter[Outcome], list[Document]]:
-    """Store events and the shard batches of those that wait for their fan-out."""
+def store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Counter[Outcome], list[Document]]:
+    """Store events and the shard batches of those that wait for their fan-out; the hints are the caller's."""
     outcomes: Counter[Outcome] = Counter()
     if not accepted:
         return outcomes, []
@@ -222,7 +186,3 @@ def _event_documents(accepted: Sequence[AcceptedEvent], now: datetime) -> dict[O
 def _shards(trader: Document) -> int:
     limit: int = settings.FAN_OUT_SINGLE_SHARD_MAX
     return 1 if audience_size_up_to(trader["_id"], limit + 1) <= limit else LARGE_AUDIENCE_SHARDS
-
-
-def _bytes(stored: bytes | memoryview | None) -> bytes | None:
-    return None if stored is None else bytes(stored)

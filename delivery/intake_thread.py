@@ -8,14 +8,12 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Final
 
-import structlog
 from django.db import connections
 from pymongo.errors import PyMongoError
 
 from delivery.intake import Intake
 from delivery.intake_documents import IncomingMessage
-
-logger = structlog.get_logger(__name__)
+from followers.outage import MONGODB
 
 Work = Callable[[Sequence[IncomingMessage]], Intake]
 
@@ -63,21 +61,13 @@ class IntakeThread:
         connections.close_all()
 
     def _until_stored(self, messages: Sequence[IncomingMessage]) -> Intake:
-        away = False
         while True:
             try:
                 intake = self._work(messages)
             except PyMongoError as error:
-                if not away:
-                    away = True
-                    logger.warning(
-                        "MongoDB does not take the trades in; they are kept and tried again.",
-                        messages=len(messages),
-                        error=str(error)[:300],
-                    )
+                MONGODB.away(error, messages_in_hand=len(messages))
                 if self._stop.wait(RETRY_SECONDS):
                     raise
                 continue
-            if away:
-                logger.info("MongoDB takes trades in again.", messages=len(messages))
+            MONGODB.back()
             return intake

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+
+from followers.outage import KAFKA
 
 logger = structlog.get_logger(__name__)
 
@@ -109,7 +112,7 @@ class KafkaTrouble(logging.Handler):
     """Says once per outage what kafka-python says several times a second.
 
     A handler of its logger: a warning of the library is only a suspicion (it warns at every ordinary start, too), which
-    a question to Kafka settles. What was raised is an outage.
+    a question to Kafka settles. What was raised is an outage (followers/outage.py).
     """
 
     ASK_AFTER_SECONDS = 1.0
@@ -119,7 +122,6 @@ class KafkaTrouble(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._suspicion = ""
-        self._began: float | None = None
         self._ask_at = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -130,19 +132,11 @@ class KafkaTrouble(logging.Handler):
     def note(self, error: object) -> None:
         """Kafka did not do as it was asked."""
         self._ask_at = time.monotonic() + self.ASK_EVERY_SECONDS
-        if self._began is not None:
-            return
-        self._began = time.monotonic()
-        logger.warning(
-            "Kafka is away or in trouble; work goes on as soon as it answers.",
-            servers=settings.KAFKA_BOOTSTRAP_SERVERS,
-            error=str(error)[:300],
-            detail=self._suspicion[:300],
-        )
+        KAFKA.away(error, detail=self._suspicion[:300])
 
     def look(self, consumer: KafkaConsumer, heard: bool) -> None:
         """Settle a suspicion, and find out whether an outage is over. `heard` = records came just now."""
-        if self._began is None and not self._suspicion:
+        if not KAFKA.is_on and not self._suspicion:
             return
         if not heard:
             if time.monotonic() < self._ask_at:
@@ -153,11 +147,11 @@ class KafkaTrouble(logging.Handler):
             except KafkaError as error:
                 self.note(error)
                 return
-        if self._began is not None:
-            logger.info("Kafka answers again.", seconds=round(time.monotonic() - self._began, 1))
+        if KAFKA.is_on:
+            KAFKA.back()
         elif not heard:
             logger.debug("kafka-python warned of what passed.", detail=self._suspicion[:300])
-        self._began, self._suspicion = None, ""
+        self._suspicion = ""
 
 
 @contextmanager
@@ -174,13 +168,27 @@ def kafka_trouble() -> Iterator[KafkaTrouble]:
         library.propagate = not any(isinstance(handler, KafkaTrouble) for handler in library.handlers)
 
 
+class _Quiet:
+    """How many are being quiet about Kafka at this moment, and the library's own level for when nobody is."""
+
+    lock = threading.Lock()
+    count = 0
+    level = logging.NOTSET
+
+
 @contextmanager
 def quiet_kafka() -> Iterator[None]:
-    """Silence kafka-python where its exceptions tell enough."""
+    """Silence kafka-python where its exceptions tell enough; several threads may do so at once."""
     library = logging.getLogger("kafka")
-    level = library.level
-    library.setLevel(logging.CRITICAL + 1)
+    with _Quiet.lock:
+        if _Quiet.count == 0:
+            _Quiet.level = library.level
+            library.setLevel(logging.CRITICAL + 1)
+        _Quiet.count += 1
     try:
         yield
     finally:
-        library.setLevel(level)
+        with _Quiet.lock:
+            _Quiet.count -= 1
+            if _Quiet.count == 0:
+                library.setLevel(_Quiet.level)

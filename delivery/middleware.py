@@ -5,10 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import structlog
 import uvloop
+from django.conf import settings
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, Middleware, MiddlewareError
+
+from delivery.stopping import start_nothing_more, wait_for_threads
+from followers.mongo import repeat_no_more
+
+logger = structlog.get_logger(__name__)
+
+CUT_OFF_SECONDS = 2.0
+"""After the grace: for writing down what was cut off."""
 
 
 class UvloopAsyncIO(AsyncIO):
@@ -41,7 +51,15 @@ class VendorConnections(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         from delivery import vendors  # noqa: PLC0415
 
-        vendors.start_nothing_more()
+        start_nothing_more()
+        vendors.send_waiting_away()
+        if wait_for_threads(worker.workers, settings.SHUTDOWN_GRACE_SECONDS):
+            return
+        # What is in flight still is cut off now, so that there is time to record it for what it is: without an answer.
+        repeat_no_more()
+        self._run(vendors.close_channels())
+        if not wait_for_threads(worker.workers, CUT_OFF_SECONDS):
+            logger.warning("Not everything in hand came to an end; it wakes up when its lease runs out.")
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         from delivery import vendors  # noqa: PLC0415

@@ -15,9 +15,11 @@ from delivery.guards.gate import Permit
 from delivery.lease import Lease, LeaseLostError
 from delivery.outcomes import never_started, patch_for, repeatable, waiting
 from delivery.statements import Patch
-from delivery.vendors import Vendor, is_stopping
+from delivery.stopping import is_stopping
+from delivery.vendors import Vendor
 from followers import clock
 from followers import statements as followers
+from followers.mongo import is_passing
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -89,9 +91,10 @@ async def _keep(lease: Lease) -> None:
         except LeaseLostError as error:
             logger.warning("A batch was taken over by another worker.", batch=str(lease.batch["_id"]), error=str(error))
             return
-        except Exception:
+        except Exception as error:
             # Not renewed: `lease.covers` lets nothing start that could outlive it.
-            logger.exception("A lease could not be renewed.", batch=str(lease.batch["_id"]))
+            if not is_passing(error):
+                logger.exception("A lease could not be renewed.", batch=str(lease.batch["_id"]))
 
 
 async def _send(
@@ -148,8 +151,9 @@ def _deactivate(item: Planned, code: str) -> None:
     """A dead address is given up. If that fails, whatever the cause, the next alert finds it dead again."""
     try:
         followers.deactivate_endpoint(item.delivery["endpoint"], item.registered_at, code, clock.now())
-    except Exception:
-        logger.exception("A dead endpoint could not be deactivated.", endpoint=str(item.delivery["endpoint"]))
+    except Exception as error:
+        if not is_passing(error):
+            logger.exception("A dead endpoint could not be deactivated.", endpoint=str(item.delivery["endpoint"]))
 
 
 def _patch(vendor: Vendor, one: Sent) -> Patch:

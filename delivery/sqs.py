@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -11,8 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from dramatiq.errors import BrokerConnectionError
 from dramatiq_sqs import SQSBroker
+from dramatiq_sqs.broker import SQSConsumer
 
 from delivery.broker import prefetch_for
+from followers.outage import QUEUE
 
 HINT_RETENTION_SECONDS = 3_600
 """An older hint is of no use: its batch was hinted again long since."""
@@ -41,6 +45,10 @@ class HintBroker(SQSBroker):
             endpoint_url=endpoint_url or None,
         )
 
+    @property
+    def consumer_class(self) -> type[SQSConsumer]:
+        return HintConsumer
+
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 20_000) -> dramatiq.Consumer:
         return super().consume(queue_name, prefetch_for(queue_name, prefetch), timeout)
 
@@ -60,3 +68,35 @@ class HintBroker(SQSBroker):
         except (BotoCoreError, ClientError) as error:
             raise BrokerConnectionError(str(error)) from error
         return int(queue.attributes["ApproximateNumberOfMessages"])
+
+
+class HintConsumer(SQSConsumer):
+    """An SQSConsumer whose failures read like any other broker's, and are told once an outage."""
+
+    def __next__(self) -> dramatiq.Message[Any] | None:
+        with _as_connection_error():
+            message = super().__next__()
+        QUEUE.back()
+        return message
+
+    def ack(self, message: Any) -> None:
+        with _as_connection_error():
+            super().ack(message)
+
+    def nack(self, message: Any) -> None:
+        with _as_connection_error():
+            super().nack(message)
+
+    def requeue(self, messages: Iterable[Any]) -> None:
+        with _as_connection_error():
+            super().requeue(messages)
+
+
+@contextmanager
+def _as_connection_error() -> Iterator[None]:
+    """Raises BrokerConnectionError while SQS is away or refuses: with another error a worker never comes to its end."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        QUEUE.away(error)
+        raise BrokerConnectionError(str(error)) from error

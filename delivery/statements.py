@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import pymongo
 from bson import ObjectId
 from django.conf import settings
 from pymongo import ReturnDocument
@@ -281,29 +282,69 @@ def _lease_lost_entry(now: datetime) -> Document:
 # --- What dispatch_due sweeps ----------------------------------------------------------------------------------------
 def due_batches(priority: str, now: datetime, limit: int) -> list[Document]:
     """Batches to look at, the longest due first. Index: delivery_batch (priority, next_look_at), partial."""
-    query = {"priority": priority, "next_look_at": {"$lte": now, "$type": "date"}}
-    return durably(lambda: list(collection(Batch).find(query).sort("next_look_at", 1).limit(limit)))
+    query = _due_batches(priority, now)
+    return durably(lambda: list(collection(Batch).find(query, WITHOUT_IDS).sort("next_look_at", 1).limit(limit)))
 
 
-def note_hint(batch: Document, next_look_at: datetime) -> bool:
-    """Reserves the next hint of an unclaimed batch by compare-and-set, so that two dispatchers do not both send it."""
-    query = {"_id": batch["_id"], "token": None, "finished_at": None, "next_look_at": batch["next_look_at"]}
-    change = {"$set": {"next_look_at": next_look_at}, "$inc": {"hints": 1}}
-    return durably(lambda: collection(Batch).update_one(query, change)).modified_count == 1
+def count_due_batches(priority: str, now: datetime, limit: int) -> int:
+    """How many there are, counted no further than `limit`. Index: as above."""
+    return durably(lambda: collection(Batch).count_documents(_due_batches(priority, now), limit=limit))
 
 
-def note_hint_refused(batch: Document, next_look_at: datetime) -> None:
-    """No hint was sent, so none is counted: the queue is away, or long enough as it is."""
-    query = {"_id": batch["_id"], "token": None, "finished_at": None, "next_look_at": batch["next_look_at"]}
-    durably(lambda: collection(Batch).update_one(query, {"$set": {"next_look_at": next_look_at}}))
+def _due_batches(priority: str, now: datetime) -> Document:
+    return {"priority": priority, "next_look_at": {"$lte": now, "$type": "date"}}
 
 
-def take_back_hint(batch: Document, next_look_at: datetime) -> None:
-    """The hint could not be enqueued: it does not count towards the doubling."""
-    query = {"_id": batch["_id"], "token": None, "finished_at": None}
-    durably(
-        lambda: collection(Batch).update_one(query, {"$set": {"next_look_at": next_look_at, "hints": batch["hints"]}})
-    )
+def count_unfinished(priority: str, limit: int) -> int:
+    """Batches that are not finished, counted no further than `limit`. Not repeated. Index: as above."""
+    query = {"priority": priority, "next_look_at": {"$type": "date"}}
+    return collection(Batch).count_documents(query, limit=limit)
+
+
+WITHOUT_IDS = {"ids": 0}
+"""Two hundred ids a batch: whoever only looks at it needs none, and who claims it gets it whole."""
+
+
+def note_hints(ids: Sequence[ObjectId], now: datetime, delays_seconds: Sequence[int]) -> set[ObjectId]:
+    """Reserves the next hint of due, unclaimed batches; each one's next look is later than its last. Returns whose.
+
+    Two dispatchers do not both send it: for the second the batch is not due any more. Index: delivery_batch (_id).
+    """
+    if not ids:
+        return set()
+    nth = {"$min": ["$hints", len(delays_seconds) - 1]}
+    delay = {"$multiply": [1_000, {"$arrayElemAt": [list(delays_seconds), nth]}]}
+    change: Pipeline = [{"$set": {"next_look_at": {"$add": [now, delay]}, "hints": {"$add": ["$hints", 1]}}}]
+    query = {**_unclaimed(ids), "next_look_at": {"$lte": now}}
+    reserved = durably(lambda: collection(Batch).update_many(query, change)).modified_count
+    if reserved in {0, len(ids)}:
+        return set(ids[:reserved])
+    # Somebody else took some. A hint too many does no harm, if that was a dispatcher in the same millisecond.
+    later = {**_unclaimed(ids), "next_look_at": {"$gt": now}}
+    return durably(lambda: {b["_id"] for b in collection(Batch).find(later, {"_id": 1})})
+
+
+def put_off_hints(ids: Sequence[ObjectId], next_look_at: datetime) -> None:
+    """No hints were sent, so none are counted: the queue is away, or long enough as it is."""
+    if ids:
+        _change_unclaimed(ids, {"next_look_at": next_look_at})
+
+
+def take_back_hints(missed: Sequence[Document], next_look_at: datetime) -> None:
+    """The hints of these batches, as read, could not be enqueued: they do not count towards the doubling."""
+    by_hints: dict[int, list[ObjectId]] = {}
+    for batch in missed:
+        by_hints.setdefault(batch["hints"], []).append(batch["_id"])
+    for hints, ids in by_hints.items():
+        _change_unclaimed(ids, {"next_look_at": next_look_at, "hints": hints})
+
+
+def _change_unclaimed(ids: Sequence[ObjectId], fields: Document) -> None:
+    durably(lambda: collection(Batch).update_many(_unclaimed(ids), {"$set": fields}))
+
+
+def _unclaimed(ids: Sequence[ObjectId]) -> Document:
+    return {"_id": {"$in": list(ids)}, "token": None, "finished_at": None}
 
 
 def give_up(batch: Document, error: str) -> None:
@@ -315,14 +356,23 @@ def give_up(batch: Document, error: str) -> None:
 
 def due_rows(priority: str, now: datetime, limit: int) -> list[Document]:
     """Notifications with a delivery that is due. Index: notifications_notification (priority, wake_at), partial."""
-    query = {"priority": priority, "wake_at": {"$lte": now, "$type": "date"}}
-    fields = {**LOADED_FIELDS, "wake_at": 1}
+    query, fields = _due_rows(priority, now), {**LOADED_FIELDS, "wake_at": 1}
     return durably(lambda: list(collection(Notification).find(query, fields).sort("wake_at", 1).limit(limit)))
 
 
+def count_due_rows(priority: str, now: datetime, limit: int) -> int:
+    """How many there are, counted no further than `limit`. Index: as above."""
+    return durably(lambda: collection(Notification).count_documents(_due_rows(priority, now), limit=limit))
+
+
+def _due_rows(priority: str, now: datetime) -> Document:
+    return {"priority": priority, "wake_at": {"$lte": now, "$type": "date"}}
+
+
 def batches_by_id(ids: Sequence[ObjectId]) -> dict[ObjectId, Document]:
+    """The batches, but for the ids of their notifications."""
     query = {"_id": {"$in": list(ids)}}
-    return durably(lambda: {b["_id"]: b for b in collection(Batch).find(query)})
+    return durably(lambda: {b["_id"]: b for b in collection(Batch).find(query, WITHOUT_IDS)})
 
 
 def expire_free_rows(ids: Sequence[ObjectId], now: datetime) -> int:
@@ -348,6 +398,9 @@ class Naming:
     notification: ObjectId
     endpoint: ObjectId
     batch: ObjectId
+
+
+NAMING_SECONDS = 10
 
 
 def name_batches(batches: list[Document], namings: Sequence[Naming], now: datetime) -> None:
@@ -386,7 +439,8 @@ def name_batches(batches: list[Document], namings: Sequence[Naming], now: dateti
         collection(Batch).insert_many(batches, session=session)
         collection(Notification).update_many({"_id": {"$in": ids}}, pipeline, session=session)
 
-    with database().client.start_session() as session:
+    # Without a limit the driver repeats a transaction for two minutes; the next sweep does it as well.
+    with pymongo.timeout(NAMING_SECONDS), database().client.start_session() as session:
         session.with_transaction(name)
 
 

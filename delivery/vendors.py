@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +20,7 @@ from delivery.guards.rates import RateLimit
 from delivery.guards.shared import Shared, connect
 from delivery.guards.watch import Watch
 from delivery.lease import worker_name
+from delivery.stopping import start_again
 
 logger = structlog.get_logger(__name__)
 
@@ -47,7 +47,6 @@ class _Process:
 
 _open: dict[str, Vendor] = {}
 _process: _Process | None = None
-_stopping = threading.Event()
 _journal_entries: set[asyncio.Task[None]] = set()
 
 
@@ -58,7 +57,7 @@ async def open_channels(threads: int = DEFAULT_THREADS) -> None:
       threads: How many batches this process can have in hand.
     """
     global _process  # noqa: PLW0603  One set of connections a process, opened and closed by the worker's middleware.
-    _stopping.clear()
+    start_again()
     if _process is not None:
         return
     client = connect()
@@ -125,9 +124,8 @@ async def close_channels() -> None:
         await vendor.channel.close()
 
 
-def start_nothing_more() -> None:
-    """The worker is stopping: what is in flight may end, what waits for its turn goes back. From any thread."""
-    _stopping.set()
+def send_waiting_away() -> None:
+    """The worker is stopping: what waits for a slot goes back at once. From any thread."""
     if _process is not None:
         _process.loop.call_soon_threadsafe(_send_all_away)
 
@@ -135,10 +133,6 @@ def start_nothing_more() -> None:
 def _send_all_away() -> None:
     for vendor in _open.values():
         vendor.gate.slots.send_all_away()
-
-
-def is_stopping() -> bool:
-    return _stopping.is_set()
 
 
 def open_vendor(channel: str) -> Vendor | None:

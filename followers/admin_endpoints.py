@@ -6,8 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -19,6 +17,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from followers import clock
 from followers.addresses import mask_address
 from followers.admin_base import QuickModelAdmin, badge, link, link_to, moment, moment_column, object_id, table
+from followers.admin_history import note_changes
 from followers.choices import VENDOR_CHANNELS, Channel
 from followers.encryption import UnknownKeyError, decrypt
 from followers.models import Endpoint, Follower, Trader
@@ -203,15 +202,7 @@ class EndpointAdmin(QuickModelAdmin):
         ids = list(rows.order_by().values_list("pk", flat=True))
         changed = Endpoint.objects.filter(pk__in=ids, active=not change["active"]).update(**change)
         masked = masked_addresses(ids)
-        content_type = ContentType.objects.get_for_model(Endpoint)
-        LogEntry.objects.bulk_create(
-            LogEntry(
-                user_id=request.user.pk, content_type=content_type, object_id=str(pk),
-                object_repr=masked.get(pk, str(pk)),
-                action_flag=CHANGE, change_message=message,
-            )
-            for pk in ids
-        )  # fmt: skip
+        note_changes(request, Endpoint, {pk: masked.get(pk, str(pk)) for pk in ids}, message)
         self.message_user(
             request, f"{message.partition(':')[0]} {changed:,} of the chosen endpoints.", messages.SUCCESS
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import structlog
 from django.db import connection
 from django.db.models import Model
 from pymongo import WriteConcern
@@ -15,12 +15,20 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure, PyMongoError, WriteConcernError
 
-logger = structlog.get_logger(__name__)
+from followers.outage import MONGODB
+
 T = TypeVar("T")
 
 DUPLICATE_KEY = 11000
 REPEAT_FOR_SECONDS = 30.0
 """How long a statement is repeated before its caller is told; the database's own elections take some 12 s."""
+
+_repeat_no_more = threading.Event()
+
+
+def repeat_no_more() -> None:
+    """This process is about to end: a statement that fails from now on is not repeated; whoever comes next does it."""
+    _repeat_no_more.set()
 
 
 def database() -> Database[dict[str, Any]]:
@@ -56,23 +64,30 @@ def durably(statement: Callable[[], T], repeat_for_seconds: float = REPEAT_FOR_S
     attempt = 0
     while True:
         try:
-            return statement()
+            result = statement()
         except PyMongoError as error:
-            if not _is_passing(error) or time.monotonic() > deadline:
+            if not is_passing(error):
                 raise
+            MONGODB.away(error)
             attempt += 1
-            if attempt == 1:
-                logger.warning("MongoDB did not answer; the statement is repeated.", error=str(error)[:200])
-            time.sleep(min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0))
+            pause = min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0)
+            if time.monotonic() > deadline or _repeat_no_more.wait(pause):
+                raise
+        else:
+            MONGODB.back()
+            return result
 
 
-def _is_passing(error: PyMongoError) -> bool:
-    """Whether the same statement can succeed a moment later."""
+def is_passing(error: BaseException) -> bool:
+    """Whether the same statement can succeed a moment later. Nothing of ours is wrong then: no traceback is due."""
     if isinstance(error, BulkWriteError):
         return not error.details.get("writeErrors") and bool(error.details.get("writeConcernErrors"))
-    return isinstance(error, (AutoReconnect, ConnectionFailure, WriteConcernError)) or error.has_error_label(
-        "RetryableWriteError"
-    )
+    if isinstance(error, (AutoReconnect, ConnectionFailure, WriteConcernError)):
+        return True
+    return isinstance(error, PyMongoError) and any(map(error.has_error_label, PASSING_LABELS))
+
+
+PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
 
 
 def insert_missing(target: Collection[dict[str, Any]], documents: list[dict[str, Any]]) -> list[int]:

@@ -5,6 +5,7 @@ Both are registered in delivery.admin, which adds what can be done about them.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -12,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from followers import clock
 from followers.admin_base import (
     EMPTY,
     EPOCH,
@@ -24,11 +26,12 @@ from followers.admin_base import (
     preformatted,
 )
 from followers.models import Trader
+from followers.mongo import collection
 from notifications.admin_tables import labelled, outcome_table, state_badge
 from notifications.choices import FanOutState, Priority
 from notifications.event_json import RejectCode
 from notifications.models import Notification, RejectedEvent, TradeEvent
-from notifications.statements import event_id
+from notifications.statements import event_id, received_since
 
 
 class FanOutStateFilter(admin.SimpleListFilter):
@@ -164,9 +167,40 @@ class ReplayedFilter(admin.SimpleListFilter):
         return queryset.filter(replayed_at__gt=EPOCH) if self.value() == "yes" else queryset
 
 
+class TopicFilter(admin.SimpleListFilter):
+    """Index: notifications_rejectedevent (topic, partition, offset); usually there is one topic, and then no filter."""
+
+    title = "topic"
+    parameter_name = "topic"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        topics = sorted(collection(RejectedEvent).distinct("topic"))
+        return [(topic, topic) for topic in topics] if len(topics) > 1 or self.value() else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RejectedEvent]) -> QuerySet[RejectedEvent]:
+        return queryset.filter(topic=self.value()) if self.value() else queryset
+
+
+class ReceivedFilter(admin.SimpleListFilter):
+    """Index: the ids themselves, which begin with the time of receipt; received_at only makes it exact."""
+
+    title = "received"
+    parameter_name = "received"
+    hours = {"1": "In the last hour", "24": "In the last 24 hours", "168": "In the last 7 days"}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(self.hours.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RejectedEvent]) -> QuerySet[RejectedEvent]:
+        value = self.value()
+        if value not in self.hours:
+            return queryset
+        return queryset.filter(**received_since(clock.now() - timedelta(hours=int(value))))
+
+
 class RejectedEventAdmin(ReadOnlyModelAdmin):
     list_display = ("position", "received", "code", "short_reason", "replayed")
-    list_filter = (ReplayedFilter, RejectCodeFilter)
+    list_filter = (ReplayedFilter, RejectCodeFilter, ReceivedFilter, TopicFilter)
     ordering = ("-id",)
     deferred_in_list = ("value", "key", "headers")  # A message may have a megabyte.
     fields = ("position", "received", "code", "reason", "replayed", "key_text", "headers", "message")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
-import structlog
 from bson import ObjectId
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -15,11 +14,11 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from followers import clock
+from followers.outage import MONGODB, REDIS
 from notifications import frames, inbox, live, tokens
 from notifications.frames import Ack, ErrorCode, FrameError, Read, RemovalReason, Resume
 from notifications.sockets import Sockets, sockets_of_this_process
 
-logger = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -55,7 +54,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
         try:
             await super().__call__(scope, receive, send)
         except RedisError as error:
-            logger.warning("Redis is away; a socket is closed.", error=str(error)[:200])
+            REDIS.away(error)
             if not self._is_accepted:
                 await send({"type": "websocket.accept", "subprotocol": _selected(scope["subprotocols"])})
             await send({"type": "websocket.close", "code": CLOSE_TRY_AGAIN_LATER})
@@ -139,7 +138,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
         except FrameError as error:
             await self._send_frame(frames.error(error.code, str(error)))
         except PyMongoError as error:
-            logger.warning("MongoDB is away; an app is told to try again.", error=str(error)[:200])
+            MONGODB.away(error)
             await self._send_frame(frames.error(ErrorCode.UNAVAILABLE, "Try again in a moment."))
 
     async def _acknowledge(self, frame: Ack) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-import structlog
 from bson import ObjectId
 from channels.layers import get_channel_layer
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from followers import clock
+from followers.outage import MONGODB, REDIS
 from notifications import frames, inbox, presence
-
-logger = structlog.get_logger(__name__)
 
 Document = dict[str, Any]
 Frame = tuple[ObjectId, Document]
@@ -50,10 +48,10 @@ def push(pushed: Sequence[Frame]) -> int:
     ]
     try:
         cast(PushLayer, get_channel_layer()).publish_many(messages)
-    except RedisError as error:
-        reason = str(error)[:200]
-        logger.warning("Redis is away; apps see these frames when they resume.", frames=len(pushed), error=reason)
+    except RedisError as error:  # Apps see these frames when they resume.
+        REDIS.away(error)
         return len(pushed)
+    REDIS.back()
     return 0
 
 
@@ -73,9 +71,13 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
     try:
         listening = presence.connected(concerned)
         pushed = _alert_frames(entries, removed, listening) if listening else []
-    except (RedisError, PyMongoError) as error:
-        logger.warning("Nobody is told live; apps see these alerts when they resume.", error=str(error)[:200])
+    except RedisError as error:  # Apps see these alerts when they resume.
+        REDIS.away(error)
         return 0
+    except PyMongoError as error:
+        MONGODB.away(error)
+        return 0
+    REDIS.back()
     return len(pushed) - push(pushed)
 
 

@@ -22,6 +22,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from followers import clock
+from followers.outage import REDIS
 from notifications.live import group_of
 from notifications.presence import PresenceWriter
 
@@ -96,10 +97,11 @@ class Sockets:
             self._look_now.clear()
             try:
                 await self._renew()
-            except RedisError as error:
-                if not self._lost:
-                    logger.warning("Redis is away; sockets catch up when it is back.", error=str(error)[:200])
+            except RedisError as error:  # Sockets catch up when it is back.
+                REDIS.away(error)
                 self._lost = True
+            else:
+                REDIS.back()
 
     async def _renew(self) -> None:
         if not await self._presence.renew(list({s.follower_id for s in self._sockets})):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -139,6 +139,17 @@ def store_rejected(documents: list[Document]) -> None:
     insert_missing(collection(RejectedEvent), documents)
 
 
+def received_since(since: datetime) -> Document:
+    """The ORM's filter for rejected events that were received at `since` or later.
+
+    Their ids begin with that time, in seconds and by the clock of whoever stored them: that bounds what is read.
+    """
+    return {"received_at__gte": since, "pk__gte": ObjectId.from_datetime(since - CLOCK_SKEW)}
+
+
+CLOCK_SKEW = timedelta(minutes=1)
+
+
 def event(event_oid: ObjectId) -> Document | None:
     return durably(lambda: collection(TradeEvent).find_one({"_id": event_oid}))
 
@@ -219,11 +230,14 @@ def existing_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
     return durably(lambda: {d["_id"] for d in collection(Notification).find(query, {"_id": 1})})
 
 
-def supersede_entries(closing: Document, now: datetime) -> int:
+def supersede_entries(closing: Document, now: datetime, after_each: Callable[[], None] = lambda: None) -> int:
     """Withdraws what is unsent of the older entry alerts of the same trader and instrument.
 
     Deliveries without a batch are cancelled here; those in a batch are marked, and whoever loads the batch cancels
     them. What was loaded before keeps its true outcome. Returns the number of alerts that were touched.
+
+    One statement per entry event, and `after_each` is called in between: of a large backlog it takes minutes, longer
+    than a lease.
 
     Index: notifications_tradeevent (trader_id, instrument, executed_at); notifications_notification (event_id, state).
     """
@@ -235,12 +249,16 @@ def supersede_entries(closing: Document, now: datetime) -> int:
         "$or": _later(closing["executed_at"], closing["external_id"], "$lt"),
     }
     events = durably(lambda: [e["_id"] for e in collection(TradeEvent).find(older, {"_id": 1})])
-    return mark_superseded({"event_id": {"$in": events}}, closing["external_id"]) if events else 0
+    touched = 0
+    for entry in events:
+        touched += mark_superseded({"event_id": entry}, closing["external_id"])
+        after_each()
+    return touched
 
 
 def mark_superseded(which: Document, closing_key: str) -> int:
-    """Marks pending alerts as superseded and cancels their deliveries that are in no batch."""
-    query = {**which, "state": NotificationState.PENDING.value}
+    """Marks pending alerts as superseded and cancels their deliveries that are in no batch; each alert once."""
+    query = {**which, "state": NotificationState.PENDING.value, "superseded_by": {"$ne": closing_key}}
     free = {"$and": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, {"$eq": ["$$d.batch", None]}]}
     pipeline = [
         {"$set": {"superseded_by": {"$literal": closing_key}}},

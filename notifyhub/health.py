@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import pymongo
 import redis
-import structlog
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -19,9 +18,8 @@ from kafka import KafkaAdminClient
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from delivery.kafka import connection_options
-
-logger = structlog.get_logger(__name__)
+from delivery.kafka import connection_options, quiet_kafka
+from followers.outage import KAFKA, MONGODB, QUEUE, REDIS
 
 CHECK_SECONDS = 2.0
 """Each check ends by itself within this time; the answer does not wait longer even if one should not."""
@@ -50,8 +48,9 @@ async def _is_reachable(name: str, check: Callable[[], None]) -> bool:
         # Some slack, so that a check that ends in time by itself tells its own error.
         await asyncio.wait_for(running, CHECK_SECONDS + 0.5)
     except Exception as error:  # Whatever a driver raises, its server is not reachable.
-        logger.warning("Not reachable.", dependency=name, error=f"{type(error).__name__}: {str(error)[:200]}")
+        OUTAGES[name].away(error)
         return False
+    OUTAGES[name].back()
     return True
 
 
@@ -75,8 +74,9 @@ def _check_redis() -> None:
 def _check_kafka() -> None:
     milliseconds = int(CHECK_SECONDS * 1000)
     options = {**connection_options(), "bootstrap_timeout_ms": milliseconds, "request_timeout_ms": milliseconds}
-    admin = KafkaAdminClient(**options)
-    admin.close()
+    with quiet_kafka():
+        admin = KafkaAdminClient(**options)
+        admin.close()
 
 
 def _check_broker() -> None:
@@ -88,6 +88,7 @@ def _check_broker() -> None:
     ping(CHECK_SECONDS)
 
 
+OUTAGES = {"mongodb": MONGODB, "redis": REDIS, "kafka": KAFKA, "broker": QUEUE}
 CHECKS: dict[str, Callable[[], None]] = {
     "mongodb": _check_mongodb,
     "redis": _check_redis,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import structlog
+from pymongo.errors import ConnectionFailure
+from redis.exceptions import RedisError
+
+from followers.outage import MONGODB, QUEUE, REDIS
 
 SHARED_PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -14,6 +19,31 @@ SHARED_PROCESSORS: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     structlog.processors.format_exc_info,
 ]
+
+
+class OutageLines(logging.Filter):
+    """Drops what libraries say at every try while a server is away, and says it once an outage instead."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if record.name.startswith("dramatiq.worker") and str(record.msg).startswith(QUEUE_LINES):
+            QUEUE.away(record.args[-1] if isinstance(record.args, tuple) and record.args else record.getMessage())
+            return False
+        if record.name.startswith("channels_redis") and isinstance(error, RedisError | OSError):
+            REDIS.away(error)
+            return False
+        if getattr(record, "status_code", None) == HTTPStatus.SERVICE_UNAVAILABLE:
+            return False  # Django's line for each answer of /readyz, which notes the outage itself.
+        if isinstance(error, ConnectionFailure):
+            MONGODB.away(error)
+            if record.name.startswith("dramatiq.worker"):
+                return False  # A batch that could not be worked on for so long; it wakes up.
+            record.exc_info = None  # The line stays, as it names the request; its traceback tells nothing.
+        return True
+
+
+QUEUE_LINES = ("Consumer encountered a connection error", "Failed to post_process_message", "Failed to requeue")
+"""The beginnings of what Dramatiq's workers say of a queue that is away."""
 
 
 def logging_config(level: str) -> dict[str, Any]:
@@ -41,7 +71,8 @@ def logging_config(level: str) -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "filters": {"outages": {"()": OutageLines}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["outages"]}},
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {
             # These speak of every message or connection at INFO; their warnings are worth hearing.

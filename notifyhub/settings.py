@@ -130,6 +130,9 @@ DRAMATIQ_BROKER_URL = env.url("DRAMATIQ_BROKER_URL", {"redis", "rediss", "sqs"},
 SQS_ENDPOINT_URL = env.text("SQS_ENDPOINT_URL", "")  # Empty = Amazon's own.
 SQS_VISIBILITY_TIMEOUT_SECONDS = env.integer("SQS_VISIBILITY_TIMEOUT_SECONDS", 120, minimum=30)
 QUEUE_NAMESPACE = env.text("QUEUE_NAMESPACE", "notifyhub")
+# What a worker has in hand at SIGTERM ends within it: longer than the longest channel's timeout, and shorter than the
+# 30 s after which Kubernetes kills. What did not end wakes up when its lease runs out.
+SHUTDOWN_GRACE_SECONDS = env.integer("SHUTDOWN_GRACE_SECONDS", 25, minimum=1)
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 # Per worker process; each holds one batch at a time. 0 = as many as its queues may have in hand (delivery/broker.py).
 WORKER_THREADS = env.integer("DRAMATIQ_NTHREADS", 0)
@@ -160,6 +163,12 @@ KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "")
 KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME", "")
 KAFKA_SASL_PASSWORD = env.text("KAFKA_SASL_PASSWORD", "")
 KAFKA_SSL_CAFILE = env.text("KAFKA_SSL_CAFILE", "")
+# Unfinished batches above which no trades are taken in any more, and the share of them at which it goes on. A last
+# resort for the database's sake: a million queued deliveries are 5,000 batches, or 50,000 where each holds only 20.
+BACKLOG_MAX_BATCHES = env.integer("BACKLOG_MAX_BATCHES", 200_000, minimum=1)
+BACKLOG_RESUME_SHARE = env.number("BACKLOG_RESUME_SHARE", 0.8, minimum=0.0)
+if BACKLOG_RESUME_SHARE > 1:
+    raise ImproperlyConfigured("BACKLOG_RESUME_SHARE must be at most 1: the share of BACKLOG_MAX_BATCHES to resume at.")
 POISON_STOP_COUNT = env.integer("POISON_STOP_COUNT", 1_000, minimum=1)
 POISON_STOP_SECONDS = env.integer("POISON_STOP_SECONDS", 60)
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-import structlog
 from django.conf import settings
 from redis import asyncio as async_redis
 
 from delivery.choices import PRIORITY_SHARES
-
-logger = structlog.get_logger(__name__)
+from followers.outage import REDIS
 
 HORIZON_SECONDS = 0.25
 """No turn is given that begins later than this: a critical alert never queues behind more than that."""
@@ -81,10 +79,8 @@ class RateLimit:
     def __init__(self, client: async_redis.Redis, name: str, per_second: float) -> None:
         self._take = client.register_script(TAKE_SCRIPT)
         self._key = f"{settings.QUEUE_NAMESPACE}:rate:{name}"
-        self._name = name
         self._per_second = per_second
         self._free_at = 0.0
-        self._away = False
         self.workers = 1
         """How many worker processes shared the limit when Redis was last seen."""
 
@@ -96,12 +92,8 @@ class RateLimit:
                 keys=[self._key], args=[sends, self._per_second, priority, HORIZON_SECONDS, ACTIVE_SECONDS, *shares]
             )
         except redis.RedisError as error:
-            if not self._away:
-                logger.warning("Redis is away; each worker keeps to its own part of the rate.", channel=self._name,
-                               workers=self.workers, error=str(error)[:200])  # fmt: skip
-            self._away = True
+            REDIS.away(error, meanwhile="each worker keeps to its own part of a rate")
             return self._take_own_part(sends)
-        self._away = False
         return Turn(float(seconds), 1 / self._per_second) if granted else Later(float(seconds))
 
     def _take_own_part(self, sends: int) -> Turn | Later:

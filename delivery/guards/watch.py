@@ -16,6 +16,7 @@ from delivery.guards.calls import Counts
 from delivery.guards.gate import Gate
 from delivery.guards.holds import WHOLE_CHANNEL
 from delivery.guards.shared import Shared, Told
+from followers.outage import MONGODB, REDIS
 
 logger = structlog.get_logger(__name__)
 
@@ -44,7 +45,6 @@ class Watch:
         self._shared = shared
         self._forced = forced
         self._forced_at = 0.0
-        self._away_since: float | None = None
         self._throttled_until: dict[str, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -82,13 +82,9 @@ class Watch:
             for gate, one in zip(self._gates, told, strict=True):
                 gate.calls.give_back(one.counts)
                 gate.holds.give_back(one.holds)
-            if self._away_since is None:
-                self._away_since = time.monotonic()
-                logger.warning("Redis is away; each worker goes by the calls of its own.", error=str(error)[:200])
+            REDIS.away(error, meanwhile="each worker goes by the calls of its own")
             return [gate.calls.window(gate.state.since) for gate in self._gates]
-        if self._away_since is not None:
-            logger.info("Redis is back.", away_seconds=round(time.monotonic() - self._away_since, 1))
-            self._away_since = None
+        REDIS.back()
         for gate, one_heard in zip(self._gates, heard, strict=True):
             gate.holds.heard(one_heard.holds, time.time())
             if one_heard.state:
@@ -117,7 +113,7 @@ class Watch:
         try:
             forced = await asyncio.to_thread(self._forced)
         except PyMongoError as error:
-            logger.warning("What staff have forced could not be read; it stays as it was.", error=str(error)[:200])
+            MONGODB.away(error)  # What staff have forced stays as it was.
             return
         for gate in self._gates:
             gate.force(forced.get(gate.name))

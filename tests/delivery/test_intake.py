@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from delivery import intake
-from delivery.intake import Intake, Outcome, replay_rejected, take_in
+from delivery.intake import Intake, Outcome, take_in
 from delivery.intake_documents import KEPT_VALUE_BYTES, IncomingMessage
 from delivery.models import Batch
-from delivery.statements import insert_batches, shard_batch_id
+from delivery.statements import shard_batch_id
 from followers.models import Follow, Follower, Trader
 from followers.mongo import collection
 from followers.statements import audience_size_up_to
@@ -29,14 +29,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 NOW = datetime(2026, 11, 20, 6, 0, 5, 123_456, tzinfo=UTC)  # Five seconds after the example was executed.
 LATER = NOW + timedelta(seconds=30)
 TOPIC = "trade.executed"
-
-
-@pytest.fixture(autouse=True)
-def no_queue(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Hints that a replay enqueues end up in this list."""
-    hinted: list[dict[str, Any]] = []
-    monkeypatch.setattr(intake, "send_hints", hinted.extend)
-    return hinted
 
 
 @pytest.fixture
@@ -405,76 +397,3 @@ def test_a_fault_of_our_own_sets_one_message_aside(trader: Trader, monkeypatch: 
 )
 def test_rejects_after_the_last_good_message_are_counted(values: list[bytes], trailing: int) -> None:
     assert take_values(values).trailing_rejects == trailing
-
-
-# --- Replay ----------------------------------------------------------------------------------------------------------
-def reject(value: bytes, offset: int = 0, **fields: Any) -> RejectedEvent:
-    """A row that an earlier release rejected for a reason that is none any more."""
-    take_in([incoming(b"{", offset, **fields)], NOW)
-    RejectedEvent.objects.filter(offset=offset).update(value=value, code="unknown_version", reason="Old rules.")
-    return RejectedEvent.objects.get(offset=offset)
-
-
-def test_a_replayed_message_becomes_an_event_as_if_from_kafka(trader: Trader, no_queue: list[dict[str, Any]]) -> None:
-    row = reject(message(eventId=MISSING), headers=(("ce_id", b"E-9"), ("correlation-id", b"c-9")))
-
-    result = replay_rejected([row.pk], LATER)
-
-    assert (result.accepted, result.still_rejected) == (1, 0)
-    stored: Any = TradeEvent.objects.get()
-    assert (stored.external_id, stored.correlation_id, stored.state) == ("E-9", "c-9", "pending")
-    assert stored.received_at == LATER.replace(microsecond=123_000)
-    assert [b["_id"] for b in no_queue] == [Batch.objects.get().pk]
-    row.refresh_from_db()
-    assert (row.replayed_at, row.replayed_as) == (LATER.replace(microsecond=123_000), "E-9")
-
-
-def test_a_message_that_is_still_bad_keeps_its_place_with_the_new_reason() -> None:
-    row = reject(message(side="LONG"))
-
-    result = replay_rejected([row.pk], LATER)
-
-    assert (result.accepted, result.still_rejected) == (0, 1)
-    row.refresh_from_db()
-    assert (row.code, row.replayed_at, row.replayed_as) == ("not_in_enumeration", None, "")
-    assert "LONG" in row.reason
-
-
-def test_an_old_message_becomes_an_expired_event(trader: Trader, no_queue: list[dict[str, Any]]) -> None:
-    row = reject(message())
-
-    result = replay_rejected([row.pk], NOW + timedelta(days=3))
-
-    assert result.accepted == 1
-    assert (TradeEvent.objects.get().state, Batch.objects.count(), no_queue) == ("expired", 0, [])
-
-
-def test_replaying_twice_changes_nothing(trader: Trader, no_queue: list[dict[str, Any]]) -> None:
-    row = reject(message())
-    replay_rejected([row.pk], LATER)
-    before = everything()
-
-    result = replay_rejected([row.pk], LATER + timedelta(minutes=1))
-
-    assert (result.accepted, result.still_rejected) == (0, 0)
-    assert everything() == before
-    assert len(no_queue) == 1
-
-
-def test_a_replay_that_died_before_its_mark_can_be_repeated(trader: Trader, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = reject(message())
-    original = insert_batches
-
-    def crash(batches: list[dict[str, Any]]) -> None:
-        original(batches)
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(intake, "insert_batches", crash)
-        with pytest.raises(Crash):
-            replay_rejected([row.pk], LATER)
-    result = replay_rejected([row.pk], LATER + timedelta(seconds=1))
-
-    assert result.accepted == 1
-    assert (TradeEvent.objects.count(), Batch.objects.count()) == (1, 1)
-    assert RejectedEvent.objects.get().replayed_as == EVENT["eventId"]

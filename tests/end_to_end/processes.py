@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,6 +65,12 @@ class Processes:
                 self.kill(process)
         for log in self._logs:
             log.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(target: Collection[Any], condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> None:

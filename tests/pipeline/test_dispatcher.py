@@ -81,11 +81,10 @@ def test_batch_that_nobody_claimed_is_hinted_again_later_and_later(vendors: Sand
 def test_two_dispatchers_send_one_hint(vendors: Sandbox, hinted: list[Document]) -> None:
     one_alert("fcm")
     now = clock.now() + timedelta(seconds=6)
-    (batch,) = world.unclaimed()
-    depths = dict.fromkeys(dispatcher.queue_depths(), 0)
+    found = world.unclaimed()
 
     for _ in range(2):  # Both read the batch before either of them hinted.
-        dispatcher._look_at(batch, depths, now, dispatcher.Sweep())
+        dispatcher._look_at(found, now, dispatcher.Sweep())
 
     assert len(hinted) == 1
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from delivery import dispatcher, statements
-from delivery.broker import QUEUES
 from delivery.fan_out import fan_out_shard
 from delivery.lease import Lease, claim, take_over
 from delivery.models import Batch
@@ -227,7 +226,7 @@ def test_12_full_worker_postpones(vendors: Sandbox, monkeypatch: pytest.MonkeyPa
 
 def test_12_hints_of_one_sweep_count(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     settings.HINTS_MAX = 1
-    monkeypatch.setattr(dispatcher, "queue_depths", lambda: dict.fromkeys(QUEUES, 0))
+    monkeypatch.setattr(dispatcher, "queue_depths", lambda queues: dict.fromkeys(queues, 0))
     monkeypatch.setattr(dispatcher, "send_hints", lambda batches: [])
     for _ in range(4):
         trader = world.make_trader()

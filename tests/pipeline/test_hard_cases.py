@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from delivery import dispatcher, fan_out
+from delivery import dispatcher, fan_out, stopping
 from delivery import vendors as open_vendors
 from delivery.channels.twilio_sms import TwilioSmsChannel
 from delivery.deliver import deliver_batch
@@ -58,7 +58,7 @@ def test_stopping_worker_starts_no_send_and_spends_no_attempt(
     load = fan_out.batches.load
 
     def stop_meanwhile(claimed: Any) -> Any:
-        open_vendors.start_nothing_more()
+        stopping.start_nothing_more()
         return load(claimed)
 
     monkeypatch.setattr(fan_out.batches, "load", stop_meanwhile)
@@ -70,6 +70,7 @@ def test_stopping_worker_starts_no_send_and_spends_no_attempt(
 
     asyncio.run(run())
     monkeypatch.undo()
+    stopping.start_again()
 
     assert vendors.stats("twilio")["requests"] == 0
     for follower in followers_:

@@ -17,7 +17,6 @@ from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect
 
 from delivery import deliver, dispatcher, fan_out, statements
-from delivery.broker import QUEUES
 from delivery.fan_out import fan_out_shard
 from delivery.guards.gate import Permit
 from delivery.lease import Lease, LeaseLostError, claim
@@ -533,7 +532,7 @@ def test_12_waiting_batch_costs_one_document_however_many_rows_it_holds(
 
 def test_12_long_queue_gets_no_more_hints(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     hinted = _hints_noted(monkeypatch)
-    monkeypatch.setattr(dispatcher, "queue_depths", lambda: dict.fromkeys(QUEUES, settings.HINTS_MAX + 1))
+    monkeypatch.setattr(dispatcher, "queue_depths", lambda queues: dict.fromkeys(queues, settings.HINTS_MAX + 1))
     trader = world.make_trader()
     world.make_follower(trader, "fcm")
     world.fan_out(world.trade(trader))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from delivery import checks, dispatcher
 from followers import clock
+from followers.mongo import repeat_no_more
 
 logger = structlog.get_logger(__name__)
 
@@ -27,8 +29,13 @@ class Command(BaseCommand):
             self.stdout.write(str(dispatcher.sweep_once(clock.now())))
             return
         stop = threading.Event()
+
+        def told_to_stop(number: int, frame: FrameType | None) -> None:
+            stop.set()
+            repeat_no_more()  # While MongoDB is away, a stop does not wait for it.
+
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: stop.set())
+            signal.signal(name, told_to_stop)
         logger.info("Dispatching what is due.")
         dispatcher.run(stop)
         logger.info("Stopped.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +12,8 @@ from django_dramatiq.management.commands.rundramatiq import Command as DramatiqC
 from delivery import checks
 from delivery.broker import QUEUES, queues_of, threads_for
 from notifications.choices import Priority
+
+LAST_LOOK_MS = 1_000
 
 
 class Command(DramatiqCommand):
@@ -29,7 +32,8 @@ class Command(DramatiqCommand):
         # Our own logging writes one JSON object a line; a second handler would write every line twice.
         # Ten minutes of grace would hold up a deployment: what is unfinished by then wakes up elsewhere.
         # Threads: as many as the chosen queues need, unless somebody says otherwise.
-        parser.set_defaults(skip_logging=True, worker_shutdown_timeout=30_000, threads=settings.WORKER_THREADS)
+        grace_ms = settings.SHUTDOWN_GRACE_SECONDS * 1_000
+        parser.set_defaults(skip_logging=True, worker_shutdown_timeout=grace_ms, threads=settings.WORKER_THREADS)
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = options["queues"] or []
@@ -38,4 +42,7 @@ class Command(DramatiqCommand):
         chosen += [queue for priority in options.pop("priorities") for queue in queues_of(priority)]
         options["queues"] = list(dict.fromkeys(chosen))
         options["threads"] = options["threads"] or threads_for(options["queues"] or QUEUES)
+        # The grace is kept by delivery.stopping, which reads it as a setting; Dramatiq only has to look once more.
+        os.environ["SHUTDOWN_GRACE_SECONDS"] = str(max(1, options["worker_shutdown_timeout"] // 1_000))
+        options["worker_shutdown_timeout"] = LAST_LOOK_MS
         super().handle(*args, **options)
