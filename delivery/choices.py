@@ -25,3 +25,18 @@ class BreakerStatus(TextChoices):
     CLOSED = "closed", "Closed"  # Alerts are sent.
     OPEN = "open", "Open"  # Nothing is sent; alerts wait until the next probe, or until they expire.
     HALF_OPEN = "half_open", "Half open"  # A few probes are under way; the rest waits for what they find.
+
+
+class Gap(TextChoices):
+    """What a proof can find missing (delivery/proof.py); docs/operations.md says what to do about each."""
+
+    EVENT_FAILED = "event_failed", "Fan-out failed"  # A shard failed too often; a person must run it again.
+    EVENT_STATE = "event_state", "State of an event is not true"  # It contradicts its own shards or times.
+    SHARD_LOST = "shard_lost", "Shard without a worker"  # Neither done, nor in hand, nor looked at again.
+    ALERT_MISSING = "alert_missing", "Alert missing"  # A follower is owed one, and it is not stored.
+    POST_MISSING = "post_missing", "Community post missing"
+    ALERTS_GONE = "alerts_gone", "Alerts gone"  # Fewer are stored than were written; whose, cannot be told.
+    STATE_WRONG = "state_wrong", "State of an alert is not true"  # It does not follow from its deliveries.
+    NEVER_WAKES = "never_wakes", "No wake-up ahead"  # Unfinished, and nothing will look at it at the right time.
+    BATCH_LOST = "batch_lost", "Batch lost"  # Unfinished, in a batch that nobody will send.
+    OVERDUE = "overdue", "Overdue"  # Should have been woken long ago: dispatch_due is not running, or far behind.

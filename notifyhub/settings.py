@@ -179,6 +179,8 @@ LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, minimum=6)  # Renewed at a thir
 DISPATCH_INTERVAL_SECONDS = env.number("DISPATCH_INTERVAL_SECONDS", 1.0, minimum=0.05)
 DISPATCH_SWEEP = env.integer("DISPATCH_SWEEP", 1_000, minimum=1)  # Batches and rows looked at per sweep.
 HINTS_MAX = env.integer("HINTS_MAX", 10_000, minimum=1)  # A queue that holds more gets no repeated hints.
+# A wake-up that is overdue by more is a gap in the proof; far more than a sweep and a lease take together.
+PROVE_OVERDUE_SECONDS = env.integer("PROVE_OVERDUE_SECONDS", 120, minimum=1)
 BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
 
 # --- Channels --------------------------------------------------------------------------------------------------------
