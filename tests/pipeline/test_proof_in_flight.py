@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from delivery.vendors import close_channels, open_channels
 from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.models import Follow, Follower
-from followers.mongo import collection
+from followers.mongo import collection, database
 from notifications.choices import FanOutState
 from notifications.models import Notification, TradeEvent
 from notifications.statements import event_id
@@ -270,7 +270,19 @@ def test_past_its_validity_a_delivery_needs_no_batch(vendors: Sandbox) -> None:
 
 
 # --- A system that runs ----------------------------------------------------------------------------------------------
+@pytest.fixture
+def _restless_database() -> Iterator[None]:
+    """Reads that are not of one snapshot let writes in after each document, as large ones do all the time."""
+    admin = database().client.admin
+    before = admin.command({"getParameter": 1, "internalQueryExecYieldIterations": 1})
+    admin.command({"setParameter": 1, "internalQueryExecYieldIterations": 1})
+    yield
+    value = before["internalQueryExecYieldIterations"]
+    admin.command({"setParameter": 1, "internalQueryExecYieldIterations": value})
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_restless_database")
 def test_while_everything_runs_no_proof_raises_an_alarm(vendors: Sandbox, settings: Any) -> None:
     """Trades come in, exits among them; vendors fail, leases run out, people come and go, and proofs run throughout."""
     quick = {"retry_base_seconds": 0.05, "retry_cap_seconds": 0.2}
@@ -325,8 +337,8 @@ def _trade(traders: list[Any]) -> Callable[[], None]:
 
 def _fan_out() -> None:
     for batch in world.unclaimed(BatchKind.FAN_OUT)[:20]:
-        if random.random() < 0.1 and claim(batch["_id"], 30) is not None:
-            world.end_lease(batch["_id"])  # Its worker died.
+        if random.random() < 0.1:
+            _crash(batch["_id"])
         fan_out_shard(batch["_id"])
 
 
@@ -335,13 +347,19 @@ def _deliver_some() -> None:
         await open_channels()
         try:
             for batch in (await asyncio.to_thread(world.unclaimed))[:30]:
-                if random.random() < 0.1 and await asyncio.to_thread(claim, batch["_id"], 30):
-                    await asyncio.to_thread(world.end_lease, batch["_id"])
+                if random.random() < 0.1:
+                    await asyncio.to_thread(_crash, batch["_id"])
                 await deliver_batch(batch["_id"])
         finally:
             await close_channels()
 
     asyncio.run(run())
+
+
+def _crash(batch: ObjectId) -> None:
+    """A worker claims the batch, unless somebody was faster, and dies."""
+    if claim(batch, 30) is not None:
+        world.end_lease(batch)
 
 
 def _dispatch() -> None:
