@@ -36,6 +36,7 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "Operation",
         (
+            ("Proof", "delivery_proofrun", "verified"),
             ("Batches", "delivery_batch", "package_2"),
             ("Staff", "auth_user", "badge"),
             ("Groups", "auth_group", "shield_person"),

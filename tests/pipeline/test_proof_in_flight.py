@@ -80,12 +80,12 @@ def test_whoever_ends_between_receipt_and_fan_out_may_or_may_not_be_told(told: b
     follower = world.make_follower(trader)
     event = world.trade(trader)
     (shard,) = world.take_in_trades(event)
-    change_event(event, received_at=ago(seconds=2))
+    ended_at = clock.as_utc(world.stored_event(event)["received_at"]) + timedelta(milliseconds=1)
     if not told:
-        Follow.objects.filter(follower=follower).update(ended_at=ago(seconds=1))
+        Follow.objects.filter(follower=follower).update(ended_at=ended_at)
     fan_out_shard(shard["_id"])
     if told:
-        Follow.objects.filter(follower=follower).update(ended_at=ago(seconds=1))
+        Follow.objects.filter(follower=follower).update(ended_at=ended_at)
 
     found = proved()
 

@@ -17,9 +17,10 @@ from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from delivery.proof import Proof, keep_run, prove
+from delivery.choices import Gap
+from delivery.proof import keep_run, prove
+from delivery.proof_words import figures, verdict
 from followers import clock
-from notifications.choices import FanOutState
 
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -59,39 +60,19 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(proof.as_json(), ensure_ascii=False))
         else:
-            self._print(proof)
+            self._print(proof.as_json())
         if not proof.holds:
             sys.exit(1)
 
-    def _print(self, proof: Proof) -> None:
-        for name, value in figures(proof):
-            self.stdout.write(f"  {name + ':':<13} {value}")
-        named = proof.tally.named()
-        for finding in named:
-            self.stdout.write(self.style.ERROR(f"{finding.gap.label}: {finding.text}"))
-        if more := proof.tally.missing - len(named):
-            self.stdout.write(self.style.ERROR(f"… and {more:,} more."))
-        if proof.holds:
-            self.stdout.write(self.style.SUCCESS("Proved: nobody was forgotten."))
-        else:
-            self.stdout.write(self.style.ERROR(f"Not proved: {proof.tally.missing:,} missing."))
-
-
-def figures(proof: Proof) -> Iterator[tuple[str, str]]:
-    """What a run has counted, as lines of a table."""
-    tally = proof.tally
-    since = f"received since {proof.since:%Y-%m-%d %H:%M:%S} UTC" if proof.since else "all that are stored"
-    states = [f"{tally.events[s]:,} {s.label.lower()}" for s in FanOutState if tally.events[s]]
-    yield "trades", f"{tally.events.total():,} {since}" + (f": {', '.join(states)}" if states else "")
-    yield "alerts", f"{tally.owed:,} surely owed, {tally.found:,} of them found; {tally.alerts:,} are stored in all"
-    for channel, counts in proof.as_json()["deliveries"].items():
-        yield channel, ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    pending, queued = tally.events[FanOutState.PENDING], tally.under_way
-    late = f"; {proof.behind:,} overdue, and being worked off" if proof.behind else ""
-    yield "under way", f"{pending:,} trades, {queued:,} deliveries{late}"
-    yield "rejected", f"{proof.rejected:,} messages, {proof.not_replayed:,} not replayed"
-    yield "missing", f"{tally.missing:,}"
-    yield "took", f"{proof.seconds:.1f} s"
+    def _print(self, result: dict[str, Any]) -> None:
+        for name, value in figures(result):
+            self.stdout.write(f"  {name + ':':<11} {value}")
+        for finding in result["findings"]:
+            self.stdout.write(self.style.ERROR(f"{Gap(finding['gap']).label}: {finding['text']}"))
+        if result["not_named"]:
+            self.stdout.write(self.style.ERROR(f"… and {result['not_named']:,} more."))
+        style = self.style.SUCCESS if result["proved"] else self.style.ERROR
+        self.stdout.write(style(verdict(result)))
 
 
 def parse_since(text: str, now: datetime) -> datetime:
