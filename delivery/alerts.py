@@ -20,7 +20,7 @@ from notifications.models import SCHEMA_VERSION
 from notifications.models import Sizing as StoredSizing
 from notifications.rendering import trade_content
 from notifications.sizing import Sizer, Sizing, SizingInputs
-from notifications.statements import ended, notification_id
+from notifications.statements import community_of, ended, notification_id
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -76,7 +76,7 @@ class AlertWriter:
         return Alerts(notifications=[_summed_up(row)], batches=lanes.batches)
 
     def notification_id(self, follower: ObjectId | None) -> ObjectId:
-        recipient = follower or f"trader:{self._event['trader_id']}"
+        recipient = follower or community_of(self._event["trader_id"])
         return notification_id(self._event["executed_at"], self._event["external_id"], recipient)
 
     def _sized(self, member: AudienceMember) -> Document:

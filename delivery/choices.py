@@ -31,3 +31,18 @@ class BreakerStatus(TextChoices):
 PRIORITY_SHARES = {Priority.CRITICAL.value: 70, Priority.HIGH.value: 20, Priority.NORMAL.value: 10}
 """How whatever is scarce (a channel's slots, its rate, a sweep) is shared among the priorities that have work, in per
 cent: critical alerts overtake all others, and normal ones do not starve."""
+
+
+class Gap(TextChoices):
+    """What a proof can find missing (delivery/proof.py); docs/operations.md says what to do about each."""
+
+    EVENT_FAILED = "event_failed", "Fan-out failed"  # A shard failed too often; a person must run it again.
+    EVENT_STATE = "event_state", "State of an event is not true"  # It contradicts its own shards or times.
+    SHARD_LOST = "shard_lost", "Shard without a worker"  # Neither done, nor in hand, nor looked at again.
+    ALERT_MISSING = "alert_missing", "Alert missing"  # A follower is owed one, and it is not stored.
+    POST_MISSING = "post_missing", "Community post missing"
+    ALERTS_GONE = "alerts_gone", "Alerts gone"  # Fewer are stored than were written; whose, cannot be told.
+    STATE_WRONG = "state_wrong", "State of an alert is not true"  # It does not follow from its deliveries.
+    NEVER_WAKES = "never_wakes", "No wake-up ahead"  # Unfinished, and nothing will look at it at the right time.
+    BATCH_LOST = "batch_lost", "Batch lost"  # Unfinished, in a batch that nobody will send.
+    OVERDUE = "overdue", "Overdue"  # Should have been woken long ago: dispatch_due is not running, or far behind.

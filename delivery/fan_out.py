@@ -119,7 +119,7 @@ def _run(run: FanOut) -> None:
                 raise WorkerStopsError
             _write_chunk(run, members)
     run.lease.keep()
-    notifications.finish_shard(event["_id"], run.shard, clock.now())
+    notifications.finish_shard(event["_id"], run.shard, clock.now(), run.written)
     batches.finish(run.lease.batch, clock.now())
 
 

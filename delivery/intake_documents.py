@@ -94,6 +94,7 @@ def event_document(
         "state": state.value,
         "shards": shards,
         "shards_done": [],
+        "alerts_written": 0,
         "fanned_out_at": now if state is FanOutState.DONE else None,
     }
 

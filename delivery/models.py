@@ -89,3 +89,23 @@ class BreakerChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel}: {self.status_before} → {self.status_after}"
+
+
+class ProofRun(models.Model):
+    """One run of the proof that nobody was forgotten (delivery/proof.py), and what it found."""
+
+    id = ObjectIdAutoField(primary_key=True)
+    started_at = models.DateTimeField()
+    seconds = models.FloatField()
+    by = models.CharField(max_length=150, help_text="The member of staff, or the command.")
+    since = models.DateTimeField(null=True, blank=True, help_text="Trades received since then; empty = all.")
+    cut_short = models.BooleanField(default=False, help_text="A limit ended it before it had looked at every trade.")
+    proved_back_to = models.DateTimeField(null=True, blank=True, help_text="Where it was cut short, if anywhere.")
+    missing = models.PositiveIntegerField(help_text="How many gaps were found; 0 = proved.")
+    result = models.JSONField(help_text="The figures, and the gaps by name.")
+
+    class Meta:
+        verbose_name = "proof"
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d %H:%M} by {self.by}"

@@ -72,6 +72,9 @@ class TradeEvent(models.Model):
     state = models.CharField(max_length=8, choices=FanOutState.choices, default=FanOutState.PENDING)
     shards = models.PositiveSmallIntegerField(default=1)
     shards_done = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    alerts_written = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How many alerts the finished shards have written; so many must be stored."
+    )
     fanned_out_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

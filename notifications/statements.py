@@ -36,9 +36,19 @@ def notification_id(executed_at: datetime, event_key: str, recipient: object) ->
 
     It stands in for a unique index on (event, follower); `insert_notifications` checks for collisions.
     """
-    seconds = int(as_utc(executed_at).timestamp()) & 0xFFFFFFFF
-    digest = hashlib.sha256(f"{event_key}\0{recipient}".encode()).digest()[:8]
-    return ObjectId(seconds.to_bytes(4, "big") + digest)
+    return notification_ids(executed_at, event_key, [recipient])[0]
+
+
+def notification_ids(executed_at: datetime, event_key: str, recipients: Iterable[object]) -> list[ObjectId]:
+    """`notification_id` of each recipient of one event."""
+    seconds = (int(as_utc(executed_at).timestamp()) & 0xFFFFFFFF).to_bytes(4, "big")
+    sha256 = hashlib.sha256
+    return [ObjectId(seconds + sha256(f"{event_key}\0{who}".encode()).digest()[:8]) for who in recipients]
+
+
+def community_of(trader_id: ObjectId) -> str:
+    """Who receives a trader's community post, for `notification_id`."""
+    return f"trader:{trader_id}"
 
 
 # --- Derived fields --------------------------------------------------------------------------------------------------
@@ -78,7 +88,6 @@ def derive() -> Pipeline:
             "default": NotificationState.SKIPPED,
         }
     }
-    unfinished = _where({"$eq": ["$$d.state", DeliveryState.QUEUED]})
     return [
         {
             "$set": {
@@ -97,10 +106,16 @@ def derive() -> Pipeline:
                         },
                     }
                 },
-                "wake_at": {"$min": {"$map": {"input": unfinished, "as": "d", "in": "$$d.next_attempt_at"}}},
+                "wake_at": wakes(),
             }
         }
     ]
+
+
+def wakes() -> Document:
+    """The expression for `wake_at`: when the first unfinished delivery is due, null if there is none."""
+    unfinished = _where({"$eq": ["$$d.state", DeliveryState.QUEUED]})
+    return {"$min": {"$map": {"input": unfinished, "as": "d", "in": "$$d.next_attempt_at"}}}
 
 
 def change_deliveries(condition: Any, change: Document) -> Pipeline:
@@ -154,11 +169,16 @@ def event(event_oid: ObjectId) -> Document | None:
     return durably(lambda: collection(TradeEvent).find_one({"_id": event_oid}))
 
 
-def finish_shard(event_oid: ObjectId, shard: int, now: datetime) -> None:
-    """Marks one shard as done; the event is fanned out when all its shards are, and not before."""
+def finish_shard(event_oid: ObjectId, shard: int, now: datetime, alerts: int = 0) -> None:
+    """Marks one shard as done; the event is fanned out when all its shards are, and not before.
+
+    `alerts` is how many it has written: fewer stored than that, and some are gone (delivery/proof.py).
+    """
+    counted = {"$add": [{"$ifNull": ["$alerts_written", 0]}, alerts]}
     done = {"$setUnion": ["$shards_done", [shard]]}
     complete = {"$and": [{"$eq": [{"$size": "$shards_done"}, "$shards"]}, {"$eq": ["$fanned_out_at", None]}]}
     pipeline: Pipeline = [
+        {"$set": {"alerts_written": {"$cond": [{"$in": [shard, "$shards_done"]}, "$alerts_written", counted]}}},
         {"$set": {"shards_done": done}},
         {
             "$set": {

@@ -37,6 +37,7 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "Operation",
         (
             ("Circuit breakers", "delivery_breaker", "electrical_services"),
+            ("Proof", "delivery_proofrun", "verified"),
             ("Batches", "delivery_batch", "package_2"),
             ("Staff", "auth_user", "badge"),
             ("Groups", "auth_group", "shield_person"),

@@ -201,6 +201,8 @@ DISPATCH_INTERVAL_SECONDS = env.number("DISPATCH_INTERVAL_SECONDS", 1.0, minimum
 DISPATCH_SWEEP = env.integer("DISPATCH_SWEEP", 1_000, minimum=1)  # Batches and rows looked at per sweep.
 HINTS_MAX = env.integer("HINTS_MAX", 10_000, minimum=1)  # A queue that holds more gets no repeated hints.
 BREAKER_PAUSE_SECONDS = env.number("BREAKER_PAUSE_SECONDS", 5.0, minimum=0.1)  # To the first probe; doubles to 300.
+# A wake-up that is overdue by more is a gap in the proof; far more than a sweep and a lease take together.
+PROVE_OVERDUE_SECONDS = env.integer("PROVE_OVERDUE_SECONDS", 120, minimum=1)
 BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
 
 # --- Channels --------------------------------------------------------------------------------------------------------
