@@ -12,5 +12,5 @@ def create(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("notifications", "0006_attempt_breaker")]
+    dependencies = [("notifications", "0008_event_alerts_written")]
     operations = [migrations.RunPython(create, migrations.RunPython.noop)]
