@@ -17,7 +17,7 @@ from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
-from delivery.outcomes import end_unsent, in_doubt, never_started, patch_for
+from delivery.outcomes import end_unsent, never_started, patch_for, repeat_is_undecided
 from delivery.statements import Patch
 from delivery.vendors import Vendor, is_stopping, open_vendor
 from followers import clock
@@ -134,7 +134,7 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
                 logger.exception("An alert could not be rendered.", notification=str(row["_id"]))
                 patches.append(_failed(row, delivery, channel, "rendering_failed", f"{type(error).__name__}: {error}"))
             else:
-                if in_doubt(delivery) and not _repeatable(channel, message, row, now):
+                if repeat_is_undecided(delivery) and not _repeatable(channel, message, row, now):
                     patches.append(end_unsent(row, delivery, DeliveryState.UNKNOWN, Reason.NO_ANSWER))
                 else:
                     planned.append(Planned(row, delivery, message, endpoint["registered_at"]))
