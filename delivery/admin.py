@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+import delivery.admin_review  # noqa: F401  # Registers its pages; Django looks for them in this module only.
 from delivery.choices import BatchKind
 from delivery.intake import replay_rejected
 from delivery.models import Batch

@@ -8,7 +8,7 @@ asks once more whether they are still valid, not superseded, and at an active ad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -77,31 +77,26 @@ class Outlook:
 # --- Looking ahead ----------------------------------------------------------------------------------------------------
 def outlook_of_retry(ids: Sequence[ObjectId], now: datetime) -> Outlook:
     """What would become of a retry of every delivery that is in trouble, at its own address."""
-
-    def look(outlook: Outlook, rows: list[Document]) -> None:
+    outlook = Outlook()
+    for chunk in _chunks(ids):
+        rows = _reviewed(chunk)
         endpoints = followers.addresses({d["endpoint"] for row in rows for d in _in_trouble(row)})
         for row in rows:
             _look_at_retry(outlook, row, endpoints, now)
-
-    return _outlook(ids, look)
-
-
-def outlook_elsewhere(ids: Sequence[ObjectId], channel: Channel, now: datetime) -> Outlook:
-    """What would become of sending to every active address of the recipients on `channel` that was not reached yet."""
-
-    def look(outlook: Outlook, rows: list[Document]) -> None:
-        owned = _active_endpoints(rows, channel)
-        for row in rows:
-            _look_elsewhere(outlook, row, owned.get(_owner(row), []), channel, now)
-
-    return _outlook(ids, look)
-
-
-def _outlook(ids: Sequence[ObjectId], look: Callable[[Outlook, list[Document]], None]) -> Outlook:
-    outlook = Outlook()
-    for chunk in _chunks(ids):
-        look(outlook, _reviewed(chunk))
     return outlook
+
+
+def outlook_elsewhere(ids: Sequence[ObjectId], channels: Sequence[Channel], now: datetime) -> dict[Channel, Outlook]:
+    """What would become, for each channel, of sending to every active address of the recipients on it that was not
+    reached yet."""
+    outlooks = {channel: Outlook() for channel in channels}
+    for chunk in _chunks(ids):
+        rows = _reviewed(chunk)
+        owned = _active_endpoints(rows, channels)
+        for channel, outlook in outlooks.items():
+            for row in rows:
+                _look_elsewhere(outlook, row, owned.get((_owner(row), channel.value), []), channel, now)
+    return outlooks
 
 
 def _reviewed(ids: list[ObjectId]) -> list[Document]:
@@ -160,23 +155,23 @@ def _owner(document: Document) -> ObjectId:
     return document["follower_id"] or document["trader_id"]
 
 
-def _active_endpoints(rows: list[Document], channel: Channel) -> dict[ObjectId, list[ObjectId]]:
-    """By owner. Indexes: followers_endpoint (follower_id) and (trader_id)."""
+def _active_endpoints(rows: list[Document], channels: Sequence[Channel]) -> dict[tuple[ObjectId, str], list[ObjectId]]:
+    """By owner and channel. Indexes: followers_endpoint (follower_id) and (trader_id)."""
     people = [row["follower_id"] for row in rows if row["follower_id"] is not None]
     traders = [row["trader_id"] for row in rows if row["follower_id"] is None]
-    active = {"channel": channel.value, "active": True}
-    fields = {"follower_id": 1, "trader_id": 1}
+    active = {"channel": {"$in": [channel.value for channel in channels]}, "active": True}
+    fields = {"follower_id": 1, "trader_id": 1, "channel": 1}
 
     def read() -> list[Document]:
         endpoints = collection(Endpoint)
         return [
-            *endpoints.find({**active, "follower_id": {"$in": people}}, fields).sort("_id", 1),
-            *endpoints.find({**active, "trader_id": {"$in": traders}, "follower_id": None}, fields).sort("_id", 1),
+            *endpoints.find({**active, "follower_id": {"$in": people}}, fields, hint=[("follower_id", 1)]),
+            *endpoints.find({**active, "trader_id": {"$in": traders}, "follower_id": None}, fields),
         ]
 
-    owned: dict[ObjectId, list[ObjectId]] = {}
-    for endpoint in durably(read):
-        owned.setdefault(_owner(endpoint), []).append(endpoint["_id"])
+    owned: dict[tuple[ObjectId, str], list[ObjectId]] = {}
+    for endpoint in sorted(durably(read), key=lambda e: e["_id"]):
+        owned.setdefault((_owner(endpoint), endpoint["channel"]), []).append(endpoint["_id"])
     return owned
 
 

@@ -166,7 +166,9 @@ class Review(EmbeddedModel):
     channels = ArrayField(
         models.CharField(max_length=16), default=list, blank=True, help_text="Of the deliveries that need a person."
     )
-    codes = ArrayField(models.CharField(max_length=64), default=list, blank=True, help_text="Their error codes.")
+    codes = ArrayField(
+        models.CharField(max_length=81), default=list, blank=True, help_text="Their error codes, as channel:code."
+    )
     seen = models.PositiveSmallIntegerField(
         default=0, help_text="Troubled deliveries that it knows of; one more reopens it."
     )

@@ -8,6 +8,7 @@ review.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -153,15 +154,38 @@ def _reason() -> Document:
 
 
 def _codes() -> Document:
-    """The error codes of $$needing, and the last attempt's own: "out of attempts" alone says too little."""
-    last = {"$map": {"input": "$$needing", "as": "d", "in": {"$ifNull": [{"$last": "$$d.attempt_log.code"}, ""]}}}
-    return {"$setDifference": [{"$setUnion": ["$$needing.error_code", last]}, [""]]}
+    """The codes of $$needing as `channel:code`, the last attempt's too: "out of attempts" alone says too little."""
+
+    def codes_at(code: Any) -> Document:
+        found = {"$ifNull": [code, ""]}
+        named = {"$concat": ["$$d.channel", ":", found]}
+        return {"$map": {"input": "$$needing", "as": "d", "in": {"$cond": [{"$eq": [found, ""]}, "", named]}}}
+
+    both = {"$setUnion": [codes_at("$$d.error_code"), codes_at({"$last": "$$d.attempt_log.code"})]}
+    return {"$setDifference": [both, [""]]}
 
 
 # --- What a person says ----------------------------------------------------------------------------------------------
 def open_reviews() -> int:
     """How many alerts wait in the bucket. Index: (review.open, review.opened_at, _id), covered."""
     return durably(lambda: collection(Notification).count_documents({"review.open": True}))
+
+
+CODES_FROM = 2_000
+
+
+def codes_of_newest() -> Counter[str]:
+    """How often each `channel:code` stands in the newest CODES_FROM open items. Index: (review.open, opened_at)."""
+    pipeline: list[Document] = [
+        {"$match": {"review.open": True}},
+        {"$sort": {"review.opened_at": -1, "_id": -1}},
+        {"$limit": CODES_FROM},
+        {"$project": {"_id": 0, "review.codes": 1}},
+        {"$unwind": "$review.codes"},
+        {"$group": {"_id": "$review.codes", "count": {"$sum": 1}}},
+    ]
+    found = durably(lambda: list(collection(Notification).aggregate(pipeline)))
+    return Counter({row["_id"]: row["count"] for row in found})
 
 
 def open_among(ids: Sequence[ObjectId]) -> list[ObjectId]:

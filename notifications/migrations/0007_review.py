@@ -46,7 +46,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='review',
             name='codes',
-            field=django_mongodb_backend.fields.ArrayField(base_field=models.CharField(max_length=64), blank=True, default=list, help_text='Their error codes.'),
+            field=django_mongodb_backend.fields.ArrayField(base_field=models.CharField(max_length=81), blank=True, default=list, help_text='Their error codes, as channel:code.'),
         ),
         migrations.AddField(
             model_name='review',

@@ -35,7 +35,7 @@ def retry(*rows: Document, note: str = "the customer called") -> Outlook:
 
 
 def send_elsewhere(row: Document, channel: Channel) -> Outlook:
-    outlook = outlook_elsewhere([row["_id"]], channel, clock.now())
+    outlook = outlook_elsewhere([row["_id"]], [channel], clock.now())[channel]
     send_again(outlook.wanted, "ana", "try another way", clock.now())
     return outlook
 

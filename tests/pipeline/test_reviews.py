@@ -73,7 +73,7 @@ def test_a_refusal_opens_a_review_even_though_another_channel_arrived(vendors: S
         "",
         None,
     )
-    assert found["codes"] == ["21612"]
+    assert found["codes"] == ["sms:21612"]
 
 
 def test_an_unknown_outcome_opens_a_review_while_others_are_still_under_way(vendors: Sandbox) -> None:
@@ -83,7 +83,7 @@ def test_an_unknown_outcome_opens_a_review_while_others_are_still_under_way(vend
     world.deliver_all()
     assert world.alert(event, follower)["state"] == "pending"
     found = opened(event, follower)
-    assert (found["reason"], found["channels"], found["codes"]) == ("unknown", ["sms"], ["connection_lost"])
+    assert (found["reason"], found["channels"], found["codes"]) == ("unknown", ["sms"], ["sms:connection_lost"])
 
 
 def test_a_crash_in_the_middle_of_an_sms_opens_a_review(vendors: Sandbox) -> None:
@@ -91,7 +91,7 @@ def test_a_crash_in_the_middle_of_an_sms_opens_a_review(vendors: Sandbox) -> Non
     (batch,) = world.unclaimed()
     world.crash_in(batch["_id"])
     world.sweep()
-    assert opened(event, follower)["codes"] == ["crashed_in_send"]
+    assert opened(event, follower)["codes"] == ["sms:crashed_in_send"]
 
 
 def test_an_expired_alert_is_no_work(vendors: Sandbox) -> None:
@@ -152,7 +152,7 @@ def test_attempts_that_ran_out_are_found_by_the_last_attempts_code_too(vendors: 
     event, follower = told("fcm")
     log = [{"at": clock.now(), "outcome": "retry", "code": "http_503", "message": "", "latency_ms": 1.0}]
     end(event, follower, "fcm", DeliveryState.FAILED, error_code="attempts_exhausted", attempt_log=log)
-    assert opened(event, follower)["codes"] == ["attempts_exhausted", "http_503"]
+    assert opened(event, follower)["codes"] == ["fcm:attempts_exhausted", "fcm:http_503"]
 
 
 def test_rows_from_before_the_bucket_are_opened_by_the_next_change(vendors: Sandbox) -> None:
