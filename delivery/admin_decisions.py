@@ -155,7 +155,7 @@ class Resolve(Decision):
 
     def decide(self, ids: Sequence[ObjectId], said: dict[str, Any], by: str, now: datetime) -> Done:
         resolved = reviews.resolve(ids, by, said["note"], now)
-        return Done(resolved, f"Resolved: {said['note']}", f"{len(resolved):,} items are resolved.")
+        return Done(resolved, f"Resolved: {said['note']}", f"{_counted(len(resolved), 'item')} resolved.")
 
 
 class Assign(Decision):
@@ -169,7 +169,9 @@ class Assign(Decision):
         assignee = said["assignee"]
         assigned = reviews.assign(ids, assignee)
         to = assignee or "nobody"
-        return Done(assigned, f"Assigned to {to}: {said['note']}", f"{len(assigned):,} items are assigned to {to}.")
+        return Done(
+            assigned, f"Assigned to {to}: {said['note']}", f"{_counted(len(assigned), 'item')} assigned to {to}."
+        )
 
 
 DECISIONS: dict[str, Decision] = {d.name: d for d in (Retry(), SendElsewhere(), Resolve(), Assign())}
@@ -180,13 +182,14 @@ def _preview_of_open(ids: Sequence[ObjectId], what: str) -> Preview:
     still_open = len(reviews.open_among(ids))
     closed = len(ids) - still_open
     rest = f" {closed:,} of the chosen ones are resolved already and stay as they are." if closed else ""
-    return Preview(can=still_open, summary=f"{still_open:,} open items are {what}.{rest}")
+    return Preview(can=still_open, summary=f"{_counted(still_open, 'open item')} {what}.{rest}")
 
 
 def _summary(outlook: Outlook, chosen: int) -> str:
     if not outlook.wanted:
         return f"None of the {chosen:,} chosen alerts can be sent again."
-    return f"{len(outlook.wanted):,} of {chosen:,} chosen alerts are sent again, as {outlook.messages:,} messages."
+    messages = f"{outlook.messages:,} message{'' if outlook.messages == 1 else 's'}"
+    return f"{len(outlook.wanted):,} of {chosen:,} chosen alerts can be sent again, as {messages}."
 
 
 def _fates(outlook: Outlook) -> SafeString:
@@ -206,5 +209,9 @@ def _obstacles(outlook: Outlook) -> str:
 
 
 def _told(queued: int, chosen: int) -> str:
-    left = f" {chosen - queued:,} were left as they are." if queued < chosen else ""
-    return f"{queued:,} alerts are queued; dispatch_due has them sent within seconds.{left}"
+    left = f" {chosen - queued:,} stayed as before." if queued < chosen else ""
+    return f"{_counted(queued, 'alert')} queued and will be sent within seconds.{left}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what} is" if count == 1 else f"{count:,} {what}s are"

@@ -117,7 +117,9 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
             return Q(follower_id=follower)
         if (pk := object_id(term)) is not None:
             return Q(pk=pk)
-        return Q(event_id=event_id(term)) | with_code(term)
+        event = event_id(term)
+        # One or the other: of both at once the database would sort everything that it finds.
+        return Q(event_id=event) if Notification.objects.filter(event_id=event).exists() else with_code(term)
 
     # --- Deciding -----------------------------------------------------------------------------------------------------
     def get_urls(self) -> list[Any]:

@@ -16,6 +16,7 @@ from delivery.choices import BreakerStatus
 from delivery.explanations import STATES, doubt, explain
 from delivery.models import BreakerChange, ReviewItem
 from delivery.review import Outlook, outlook_elsewhere, outlook_of_retry
+from delivery.statements import ATTEMPTS_KEPT
 from followers import clock
 from followers.admin_base import EMPTY, badge, link, moment, table
 from followers.choices import VENDOR_CHANNELS, Channel
@@ -158,9 +159,8 @@ def _life(item: ReviewItem, delivery: Delivery) -> Iterator[Line]:
         answer = format_html("<strong>{}</strong> {}", attempt.code, attempt.message)
         took = EMPTY if attempt.latency_ms is None else f"{attempt.latency_ms:,.1f} ms"
         yield Line(attempt.at, badge(words, colour), answer, took, _breaker(attempt.breaker))
-    if delivery.attempts > sum(a.outcome not in {REQUESTED, "throttled", "expired"} for a in log):
-        note = f"{delivery.attempts} attempts were made in all; the log keeps the newest."
-        yield Line(item.created_at, note)
+    if len(log) == ATTEMPTS_KEPT:
+        yield Line(item.created_at, "the oldest attempts", f"The log keeps the newest {ATTEMPTS_KEPT}.")
     if delivery.delivered_at is not None:
         yield Line(delivery.delivered_at, badge("delivered", "green"))
     if delivery.state == DeliveryState.QUEUED and delivery.next_attempt_at is not None:

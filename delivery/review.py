@@ -80,7 +80,8 @@ def outlook_of_retry(ids: Sequence[ObjectId], now: datetime) -> Outlook:
     outlook = Outlook()
     for chunk in _chunks(ids):
         rows = _reviewed(chunk)
-        endpoints = followers.addresses({d["endpoint"] for row in rows for d in _in_trouble(row)})
+        live = [row for row in rows if _over(row, now) is None]
+        endpoints = followers.addresses({d["endpoint"] for row in live for d in _in_trouble(row)})
         for row in rows:
             _look_at_retry(outlook, row, endpoints, now)
     return outlook
