@@ -39,6 +39,7 @@ _OUTCOMES = {
     "dead": ("address is dead", "red"),
     "unknown": ("no answer", "orange"),
     "expired": ("too late", "grey"),
+    "receipt": ("the vendor's receipt", "grey"),
     REQUESTED: ("asked for by a person", "blue"),
 }
 _BREAKERS = {BreakerStatus.CLOSED: "green", BreakerStatus.OPEN: "red", BreakerStatus.HALF_OPEN: "orange"}

@@ -23,6 +23,10 @@ _OURS = f"The fault is on our side, not the follower's. {ASK_OPERATORS}"
 _MESSAGE = f"The message itself was at fault, so that a retry would fail in the same way. {ASK_OPERATORS}"
 _BUSY = f"Many alerts at once. {WAIT_AND_RETRY}"
 
+_SWITCHED_OFF = (
+    "The address was switched off, unless many were refused so at once: then the fault is ours, and the operators know."
+)
+
 _DEVICE_GONE = Explanation(
     "The app was removed from the device, or its address has expired. The address was switched off.", _REOPEN_APP
 )
@@ -36,11 +40,11 @@ APNS: Mapping[str, Explanation] = {
     "Unregistered": _DEVICE_GONE,
     "ExpiredToken": _DEVICE_GONE,
     "BadDeviceToken": Explanation(
-        "Apple does not know this device address, or knows it only in its other environment. It was switched off.",
+        f"Apple does not know this device address, or knows it only in its other environment. {_SWITCHED_OFF}",
         _REOPEN_APP,
     ),
     "DeviceTokenNotForTopic": Explanation(
-        "The device address belongs to another app. It was switched off.", _REOPEN_APP
+        f"The device address belongs to another app. {_SWITCHED_OFF}", _REOPEN_APP
     ),
     "TopicDisallowed": _APPLE_KEY,
     "BadCertificate": _APPLE_KEY,
@@ -73,11 +77,11 @@ _GOOGLE_BUSY = Explanation("More alerts than Google takes at once, for the proje
 FCM: Mapping[str, Explanation] = {
     "UNREGISTERED": _DEVICE_GONE,
     "SENDER_ID_MISMATCH": Explanation(
-        "The device registered with another Firebase project. The address was switched off.", _REOPEN_APP
+        f"The device registered with another Firebase project. {_SWITCHED_OFF}", _REOPEN_APP
     ),
     "INVALID_ARGUMENT": Explanation(
-        "Google refused either the device's address or the message; its own words say which. If it was the address, it "
-        "was switched off.",
+        f"Google refused either the device's address or the message; its own words say which. If it was the address: "
+        f"{_SWITCHED_OFF}",
         _REOPEN_APP,
     ),
     "THIRD_PARTY_AUTH_ERROR": Explanation(
@@ -129,6 +133,11 @@ SMS: Mapping[str, Explanation] = {
     "30008": Explanation("The network gave up and did not say why.", _PHONE_OFF),
     "30036": Explanation("The message was no longer valid when its turn came.", "It cannot be sent any more."),
     "30500": Explanation("Twilio had an error of its own.", WAIT_AND_RETRY),
+    "canceled": Explanation("The message was cancelled at Twilio before it went out.", WAIT_AND_RETRY),
+    **dict.fromkeys(
+        ("undelivered", "failed"),
+        Explanation("Twilio's receipt says that the message did not arrive, and not why.", _PHONE_OFF),
+    ),
 }
 
 _WEBHOOK_GONE = Explanation(
@@ -188,6 +197,10 @@ ONESIGNAL: Mapping[str, Explanation] = {
         ("not_subscribed", "invalid_player_ids", "invalid_subscription_ids", "invalid_aliases",
          "invalid_external_user_ids", "unsubscribed"),
         _UNSUBSCRIBED,
+    ),
+    "push_failed": Explanation(
+        "OneSignal took the message over but could not hand it to Apple or Google.",
+        f"{WAIT_AND_RETRY} Or {OTHER_CHANNEL}",
     ),
     "http_400": Explanation("OneSignal refused the message.", _MESSAGE),
     "http_404": Explanation("OneSignal does not know the app or the subscription that the message names.", _OURS),

@@ -241,7 +241,7 @@ def test_a_retry_queues_and_keeps_who_and_why(support: Client, world: World) -> 
     assert row is not None
     assert (row["state"], row["deliveries"][1]["state"]) == ("pending", "queued")
     (entry,) = LogEntry.objects.filter(object_id=str(item.pk))
-    assert (entry.user.username, entry.change_message) == ("ana", "Retried: the customer asked")
+    assert (entry.user.get_username(), entry.change_message) == ("ana", "Retried: the customer asked")
     page = text(support, url(ReviewItem, "change", item.pk))
     assert "ana: the customer asked" in page
     assert "Retried: the customer asked" in page
