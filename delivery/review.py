@@ -41,7 +41,7 @@ RESENDABLE = [*TROUBLED, *UNSENT]
 
 _FIELDS = {
     "follower_id": 1, "trader_id": 1, "expires_at": 1, "superseded_by": 1, "deliveries.channel": 1,
-    "deliveries.endpoint": 1, "deliveries.state": 1, "deliveries.attempt_log.outcome": 1,
+    "deliveries.endpoint": 1, "deliveries.state": 1, "deliveries.batch": 1, "deliveries.attempt_log.outcome": 1,
 }  # fmt: skip
 
 
@@ -121,8 +121,13 @@ def _in_trouble(row: Document) -> list[Document]:
         d
         for d in row["deliveries"]
         if d["endpoint"] is not None
+        and d["batch"] is None  # Otherwise a worker has it in hand, whatever a receipt said meanwhile.
         and (d["state"] in TROUBLED or (d["state"] in UNSENT and REQUESTED in _outcomes(d)))
     ]
+
+
+def _is_under_way(stored: Document) -> bool:
+    return bool(stored["state"] == DeliveryState.QUEUED or stored["batch"] is not None)
 
 
 def _outcomes(stored: Document) -> list[str]:
@@ -132,7 +137,7 @@ def _outcomes(stored: Document) -> list[str]:
 def _look_at_retry(outlook: Outlook, row: Document, endpoints: Mapping[ObjectId, Document], now: datetime) -> None:
     troubled = _in_trouble(row)
     if not troubled:
-        under_way = any(d["state"] == DeliveryState.QUEUED for d in row["deliveries"])
+        under_way = any(_is_under_way(d) for d in row["deliveries"])
         outlook.obstacles[Obstacle.UNDER_WAY if under_way else Obstacle.NOTHING] += 1
     elif (over := _over(row, now)) is not None:
         outlook.obstacles[over] += 1
@@ -180,11 +185,11 @@ def _look_elsewhere(
     outlook: Outlook, row: Document, endpoints: list[ObjectId], channel: Channel, now: datetime
 ) -> None:
     present = {d["endpoint"]: d for d in row["deliveries"]}
-    states = {present[endpoint]["state"] for endpoint in endpoints if endpoint in present}
+    under_way = {endpoint for endpoint in endpoints if endpoint in present and _is_under_way(present[endpoint])}
     sendable = [
         present.get(endpoint) or delivery(channel, endpoint)
         for endpoint in endpoints
-        if endpoint not in present or present[endpoint]["state"] in RESENDABLE
+        if endpoint not in present or (endpoint not in under_way and present[endpoint]["state"] in RESENDABLE)
     ]
     if (over := _over(row, now)) is not None:
         outlook.obstacles[over] += 1
@@ -195,7 +200,7 @@ def _look_elsewhere(
     elif sendable:
         _want(outlook, row, sendable)
     else:
-        outlook.obstacles[Obstacle.UNDER_WAY if DeliveryState.QUEUED in states else Obstacle.REACHED] += 1
+        outlook.obstacles[Obstacle.UNDER_WAY if under_way else Obstacle.REACHED] += 1
 
 
 def _want(outlook: Outlook, row: Document, sendable: list[Document]) -> None:
@@ -239,6 +244,7 @@ def _queueing(ids: list[ObjectId], wanted: list[list[Document]], entry: Document
         "$and": [
             {"$in": ["$$d.endpoint", "$$mine.endpoint"]},
             {"$in": ["$$d.state", RESENDABLE]},
+            {"$eq": ["$$d.batch", None]},
             {"$not": [{"$in": [now, "$$d.attempt_log.at"]}]},  # So that the statement can be repeated.
         ]
     }

@@ -248,6 +248,18 @@ def test_the_other_obstacles_are_named(vendors: Sandbox, settings: Any) -> None:
     assert obstacle() is Obstacle.NOTHING
 
 
+def test_what_a_worker_holds_is_left_to_it_although_a_receipt_called_it_failed(vendors: Sandbox) -> None:
+    event, follower = failed_sms(vendors)
+    row = world.alert(event, follower)
+    outlook = outlook_of_retry([row["_id"]], clock.now())
+    collection(Notification).update_one({}, {"$set": {"deliveries.1.batch": ObjectId()}})
+    held = world.alert(event, follower)
+    assert outlook_of_retry([row["_id"]], clock.now()).obstacles == {Obstacle.UNDER_WAY: 1}
+    assert outlook_elsewhere([row["_id"]], [Channel.SMS], clock.now())[Channel.SMS].obstacles == {Obstacle.UNDER_WAY: 1}
+    assert send_again(outlook.wanted, "ana", "by a stale preview", clock.now()) == []
+    assert world.alert(event, follower) == held
+
+
 def test_only_the_addresses_that_are_left_are_used(vendors: Sandbox) -> None:
     refuse(vendors, "twilio", REFUSED)
     trader = world.make_trader()
