@@ -9,7 +9,12 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from delivery import admin_breakers, admin_proof, admin_rejected  # noqa: F401  They register their own pages.
+from delivery import (  # noqa: F401  They register their own pages.
+    admin_breakers,
+    admin_proof,
+    admin_rejected,
+    admin_review,
+)
 from delivery.choices import BatchKind
 from delivery.models import Batch
 from delivery.operations import rerun_fan_out

@@ -271,7 +271,10 @@ def _common_fields(event: Document) -> Document:
 
 
 def _summed_up(row: Document) -> Document:
-    """Adds state and wake_at to a new row: the rule of notifications.statements.derive, for what an insert can hold."""
+    """Adds state and wake_at to a new row: the rule of notifications.statements.derive, for what an insert can hold.
+
+    Nothing is inserted as failed or unknown, so that no new row needs a review.
+    """
     states = {d["state"] for d in row["deliveries"] if d["channel"] != Channel.IN_APP} or {
         d["state"] for d in row["deliveries"]
     }

@@ -17,7 +17,7 @@ from delivery.channels.credentials import is_on
 from delivery.channels.receipts import Reference
 from delivery.guards.gate import Permit, Refusal
 from delivery.lease import Lease, claim
-from delivery.outcomes import end_unsent, in_doubt, let_go, patch_for, repeatable
+from delivery.outcomes import end_unsent, let_go, patch_for, repeat_is_undecided, repeatable
 from delivery.sending import Planned, send_batch
 from delivery.statements import Patch
 from delivery.stopping import is_stopping
@@ -142,7 +142,7 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
                 logger.exception("An alert could not be rendered.", notification=str(row["_id"]))
                 patches.append(_failed(row, delivery, channel, "rendering_failed", f"{type(error).__name__}: {error}"))
             else:
-                if in_doubt(delivery) and not repeatable(channel, message, row, now):
+                if repeat_is_undecided(delivery) and not repeatable(channel, message, row, now):
                     patches.append(end_unsent(row, delivery, DeliveryState.UNKNOWN, Reason.NO_ANSWER))
                 else:
                     planned.append(Planned(row, delivery, message, endpoint["registered_at"]))

@@ -8,6 +8,7 @@ from django_mongodb_backend.fields import ArrayField, ObjectIdAutoField, ObjectI
 from delivery.choices import BatchKind, BreakerStatus
 from followers.choices import VENDOR_CHANNELS
 from notifications.choices import Priority
+from notifications.models import Notification
 
 CHANNEL_CHOICES = [(c.value, c.label) for c in VENDOR_CHANNELS]
 
@@ -109,3 +110,16 @@ class ProofRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.started_at:%Y-%m-%d %H:%M} by {self.by}"
+
+
+class ReviewItem(Notification):
+    """An alert that a person should look at, or has looked at: a Notification with a review."""
+
+    class Meta:
+        proxy = True
+        verbose_name = "review item"
+        default_permissions = ("view",)
+        permissions = [("work_on_reviews", "Can retry, assign and resolve review items")]
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.pk}"

@@ -11,6 +11,7 @@ from delivery.channels.policy import ChannelPolicy, backoff_seconds
 from delivery.statements import Patch
 from followers.clock import as_utc
 from notifications.choices import DeliveryState, Reason
+from notifications.reviews import REQUESTED
 from notifications.statements import ended
 
 Document = dict[str, Any]
@@ -40,7 +41,8 @@ def patch_for(
     """
     spent = 0 if result.outcome in SPENDS_NO_ATTEMPT else 1
     answered_at = at + timedelta(seconds=result.latency_seconds)
-    attempts = delivery["attempts"] + spent
+    # A person's retry has a budget of its own, while the delivery's counter goes on counting every attempt.
+    attempts = delivery["attempts"] - delivery.get("attempts_before_retry", 0) + spent
     after = _next(row, attempts, result, policy, is_repeatable, in_doubt(delivery), answered_at)
     fields: Document = {"last_attempt_at": at, **after}
     return Patch(row["_id"], fields, spent, _log_entry(result, at, breaker))
@@ -121,6 +123,17 @@ def let_go(row: Document) -> Patch:
 def in_doubt(delivery: Document) -> bool:
     """Whether an earlier attempt may have reached the vendor without our knowing."""
     return any(attempt["outcome"] == Outcome.UNKNOWN for attempt in delivery["attempt_log"])
+
+
+def repeat_is_undecided(delivery: Document) -> bool:
+    """Whether it is in doubt and nobody has decided that it is to be sent again all the same.
+
+    A person's decision in the log ends it for the attempts before it. The doubt itself stays: should nothing be sent
+    after all, the delivery is still `unknown`.
+    """
+    outcomes = [attempt["outcome"] for attempt in delivery["attempt_log"]]
+    decided = max((n for n, outcome in enumerate(outcomes, start=1) if outcome == REQUESTED), default=0)
+    return Outcome.UNKNOWN in outcomes[decided:]
 
 
 def end_unsent(row: Document, delivery: Document, state: DeliveryState, reason: Reason) -> Patch:

@@ -38,6 +38,7 @@ from followers.clock import as_utc
 from followers.mongo import collection, durably
 from notifications.choices import DeliveryState
 from notifications.models import Notification
+from notifications.reviews import DEAD
 from notifications.statements import change_deliveries
 
 logger = structlog.get_logger(__name__)
@@ -176,7 +177,7 @@ def _log_entry(receipt: Receipt, now: datetime) -> Document:
     words = f"The vendor's receipt: {receipt.status}" + (f"; {receipt.message}" if receipt.message else "")
     return {
         "at": now,
-        "outcome": "receipt",
+        "outcome": DEAD if receipt.outcome is Outcome.DEAD else "receipt",  # The review's rule asks for it.
         "code": (receipt.code or receipt.status)[:64],
         "message": words[:500],
         "latency_ms": None,

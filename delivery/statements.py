@@ -34,7 +34,7 @@ LOADED_FIELDS = {
     "follower_id": 1, "trader_id": 1, "instrument": 1, "created_at": 1,
     "deliveries.channel": 1, "deliveries.endpoint": 1, "deliveries.batch": 1, "deliveries.attempts": 1,
     "deliveries.state": 1, "deliveries.next_attempt_at": 1, "deliveries.error_code": 1,
-    "deliveries.attempt_log.outcome": 1, "exit_fraction": 1,
+    "deliveries.attempts_before_retry": 1, "deliveries.attempt_log.outcome": 1, "exit_fraction": 1,
 }  # fmt: skip
 
 
@@ -257,7 +257,8 @@ def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_at
         return 0
     mine = {"$eq": ["$$d.batch", batch["_id"]]}
     attempts = {"$add": ["$$d.attempts", 1]}
-    exhausted = {"$gte": [attempts, max_attempts]}
+    before_retry = {"$ifNull": ["$$d.attempts_before_retry", 0]}
+    exhausted = {"$gte": [{"$subtract": [attempts, before_retry]}, max_attempts]}
     again = {
         "attempts": attempts,
         "batch": None,

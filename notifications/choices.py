@@ -109,3 +109,12 @@ class Reason(TextChoices):
     CRASHED_IN_SEND = "crashed_in_send", "The worker died while sending it; the vendor may have accepted it"
     NO_ANSWER = "no_answer", "The vendor did not answer; it may have accepted the alert"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted", "Every allowed attempt failed"
+
+
+class ReviewReason(TextChoices):
+    """Why an alert waits in the review bucket."""
+
+    UNKNOWN = "unknown", "Nobody knows whether it arrived"
+    FAILED = "failed", "A delivery failed for good"
+    UNREACHED = "unreached", "Every address is dead, and nothing else reached the follower"
+    UNDONE = "undone", "What a person asked for was not sent"

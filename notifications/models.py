@@ -25,6 +25,7 @@ from notifications.choices import (
     Priority,
     ProductType,
     Reason,
+    ReviewReason,
     Right,
     Side,
 )
@@ -146,6 +147,9 @@ class Delivery(EmbeddedModel):
     endpoint = ObjectIdField(null=True, blank=True)
     state = models.CharField(max_length=16, choices=DeliveryState.choices)
     attempts = models.PositiveSmallIntegerField(default=0)
+    attempts_before_retry = models.PositiveSmallIntegerField(
+        default=0, help_text="How many were spent when a person asked for another try, which has a budget of its own."
+    )
     batch = ObjectIdField(null=True, blank=True)
     last_attempt_at = models.DateTimeField(null=True, blank=True)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
@@ -158,9 +162,19 @@ class Delivery(EmbeddedModel):
 
 
 class Review(EmbeddedModel):
-    """Why a person should look at this notification, and what came of it."""
+    """Why a person should look at this notification, and what came of it. notifications/reviews.py has the rule."""
 
-    reason = models.CharField(max_length=64)
+    open = models.BooleanField(default=True)
+    reason = models.CharField(max_length=64, choices=ReviewReason.choices)
+    channels = ArrayField(
+        models.CharField(max_length=16), default=list, blank=True, help_text="Of the deliveries that need a person."
+    )
+    codes = ArrayField(
+        models.CharField(max_length=81), default=list, blank=True, help_text="Their error codes, as channel:code."
+    )
+    seen = models.PositiveSmallIntegerField(
+        default=0, help_text="Troubled deliveries that it knows of; one more reopens it."
+    )
     opened_at = models.DateTimeField()
     assignee = models.CharField(max_length=150, blank=True)
     resolved_at = models.DateTimeField(null=True, blank=True)

@@ -14,11 +14,10 @@ from followers.clock import as_utc
 from followers.mongo import collection, durably, insert_missing, quick
 from notifications.choices import EXITS, DeliveryState, FanOutState, NotificationState, Reason
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
+from notifications.reviews import REACHED, true_review
 
 Document = dict[str, Any]
 Pipeline = list[dict[str, Any]]
-
-REACHED = [DeliveryState.SENT.value, DeliveryState.DELIVERED.value]
 
 
 class IdCollisionError(RuntimeError):
@@ -57,7 +56,7 @@ def _where(condition: Any, source: Any = "$deliveries") -> Document:
 
 
 def derive() -> Pipeline:
-    """The stages that recompute `state` and `wake_at` from `deliveries` itself, never from a copy in memory.
+    """The stages that recompute `state`, `wake_at` and `review` from `deliveries` itself, never from a copy in memory.
 
     Every statement that changes a delivery ends with them, so that two channels recording at the same time cannot
     lose each other's retry.
@@ -107,6 +106,7 @@ def derive() -> Pipeline:
                     }
                 },
                 "wake_at": wakes(),
+                "review": true_review(),
             }
         }
     ]

@@ -13,6 +13,7 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "Alerts",
         (
+            ("Review bucket", "delivery_reviewitem", "inbox_customize"),
             ("Alerts", "notifications_notification", "notifications"),
             ("Inbox entries", "notifications_inappentry", "inbox"),
         ),

@@ -17,6 +17,7 @@ from pymongo.errors import PyMongoError
 from delivery.breakers import statuses_now
 from delivery.broker import BROKER_ERRORS, queue_depths
 from delivery.choices import BreakerStatus
+from notifications.reviews import open_reviews
 
 logger = structlog.get_logger(__name__)
 
@@ -59,4 +60,10 @@ def queue_depth() -> Metric:
     return family
 
 
-READERS: tuple[Callable[[], Metric], ...] = (breaker_state, queue_depth)
+def review_open() -> Metric:
+    family = GaugeMetricFamily("notifyhub_review_open", "Alerts that wait for a person in the review bucket")
+    family.add_metric([], open_reviews())
+    return family
+
+
+READERS: tuple[Callable[[], Metric], ...] = (breaker_state, queue_depth, review_open)

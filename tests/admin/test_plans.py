@@ -14,7 +14,7 @@ from django.test import RequestFactory
 from django.urls import resolve, reverse
 from pymongo.errors import OperationFailure
 
-from delivery.models import Batch
+from delivery.models import Batch, ReviewItem
 from followers import clock
 from followers.indexes import create_index
 from followers.models import Endpoint, Follow, Follower, Trader
@@ -22,6 +22,8 @@ from followers.mongo import collection
 from notifications.admin import newest_pending
 from notifications.admin_tables import outcome_counts
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
+from notifications.reviews import open_reviews
+from notifications.statements import derive
 from tests.admin.builders import EVENT_ID, World, build_world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -124,6 +126,78 @@ def test_a_filter_or_a_search_uses_its_index(model: type, query: dict[str, str],
     plan = winning_plan(model, {name: ids.get(value, value) for name, value in query.items()})
     assert "COLLSCAN" not in plan
     assert index in plan
+
+
+# --- The review bucket ------------------------------------------------------------------------------------------------
+def fill_bucket(world: World) -> None:
+    """Many open items of other people, and the world's own: failed on FCM."""
+    document = collection(Notification).find_one({"_id": world.notification.pk})
+    assert document is not None
+    ours = {**document["deliveries"][1], "state": "failed", "error_code": "http_503", "next_attempt_at": None}
+    theirs = {**ours, "channel": "sms", "error_code": "21612", "attempt_log": []}
+    others = {"event_id": ObjectId(), "trader_id": ObjectId(), "follower_id": ObjectId(), "deliveries": [theirs]}
+    collection(Notification).insert_many({**document, **others, "_id": ObjectId()} for _ in range(300))
+    collection(Notification).update_one({"_id": world.notification.pk}, {"$set": {"deliveries": [ours]}})
+    collection(Notification).update_many({}, derive())
+    somebody = {"_id": {"$ne": world.notification.pk}}
+    collection(Notification).update_many(somebody, {"$set": {"review.assignee": "ben"}})
+    assert open_reviews() == 301
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ({}, "review.open_1_review.opened_at_-1__id_-1"),
+        ({"state": "resolved"}, "review.open_1_"),
+        ({"state": "all"}, "review.open_1_review.opened_at_-1__id_-1"),
+        ({"age": "hour"}, "review.open_1_review.opened_at_-1__id_-1"),
+        ({"age": "week"}, "review.open_1_review.opened_at_-1__id_-1"),
+        ({"channel": "fcm"}, "review.open_1_review.channels_1_review.opened_at_-1__id_-1"),
+        ({"code": "fcm:http_503"}, "review.open_1_review.codes_1_review.opened_at_-1__id_-1"),
+        ({"channel": "fcm", "code": "fcm:http_503"}, "review.open_1_review.c"),
+        ({"trader": "T-17"}, "review.open_1_trader_id_1_review.opened_at_-1__id_-1"),
+        ({"assignee": "nobody"}, "review.open_1_review.assignee_1_review.opened_at_-1__id_-1"),
+        ({"q": "http_503"}, "review.open_1_review.codes_1_review.opened_at_-1__id_-1"),
+    ],
+)
+def test_the_review_bucket_walks_an_index_in_its_own_order(query: dict[str, str], index: str) -> None:
+    fill_bucket(build_world())
+    plan = winning_plan(ReviewItem, query)
+    assert "COLLSCAN" not in plan
+    assert index in plan
+    assert '"SORT"' not in plan  # SORT_MERGE joins what is in order already.
+
+
+@pytest.mark.parametrize(
+    ("query", "index"), [({"q": "F-1"}, "follower_id_1_created_at_-1"), ({"q": "{alert}"}, "_id_")]
+)
+def test_a_search_in_the_review_bucket_sorts_one_persons_alerts_at_most(query: dict[str, str], index: str) -> None:
+    world = build_world()
+    fill_bucket(world)
+    plan = winning_plan(
+        ReviewItem, {name: v.replace("{alert}", str(world.notification.pk)) for name, v in query.items()}
+    )
+    assert "COLLSCAN" not in plan
+    assert index in plan
+
+
+def test_open_reviews_are_counted_from_an_index() -> None:
+    fill_bucket(build_world())
+    pipeline = [{"$match": {"review.open": True}}, {"$group": {"_id": 1, "n": {"$sum": 1}}}]  # As count_documents does.
+    command = {"aggregate": "notifications_notification", "pipeline": pipeline, "cursor": {}}
+    database: Any = connection
+    explained = database.database.command({"explain": command, "verbosity": "queryPlanner"})
+    plan = str(_plans(explained))
+    assert "review.open_1_" in plan
+    assert "COLLSCAN" not in plan
+
+
+def test_what_was_decided_is_found_by_the_item() -> None:
+    database: Any = connection
+    find = {"find": "django_admin_log", "filter": {"object_id": "x"}, "sort": {"action_time": -1}, "limit": 50}
+    plan = str(_plans(database.database.command({"explain": find, "verbosity": "queryPlanner"})))
+    assert "object_id_1_action_time_-1" in plan
+    assert "SORT" not in plan
 
 
 def test_pending_alerts_are_found_by_their_wake_up() -> None:

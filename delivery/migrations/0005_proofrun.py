@@ -18,7 +18,7 @@ def create(apps: Any, schema_editor: Any) -> None:
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('delivery', '0003_breaker_breakerchange'),
+        ('delivery', '0004_review_bucket'),
     ]
 
     operations = [
