@@ -81,36 +81,45 @@ class KillWorker(Fault):
         return 0
 
 
-class KillIntake(Fault):
-    """Between storing trades and committing them. It is frozen at random moments until one of these is hit."""
+class KillFrozen(Fault):
+    """Frozen at random moments until one of these finds it with work in hand; then killed.
 
-    name = "consume_trades"
-    service = "consume_trades"
+    What it was about to do is looked at while it can do nothing.
+    """
 
     def strike(self, system: System) -> int:
-        pid = system.supervisor.child("consume_trades").pid
+        pid = system.supervisor.child(self.service).pid
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             system.load.burst(BURST)
             self.at_random_moment(system)
             os.kill(pid, signal.SIGSTOP)
-            stored = flight.stored_and_uncommitted(list(system.load.accepted))
-            if stored:
-                system.supervisor.kill("consume_trades")
-                return stored
+            in_flight = self.in_flight(system)
+            if in_flight:
+                system.supervisor.kill(self.service)
+                return in_flight
             os.kill(pid, signal.SIGCONT)
         return 0
 
+    @abstractmethod
+    def in_flight(self, system: System) -> int: ...
 
-class KillDispatcher(Fault):
+
+class KillIntake(KillFrozen):
+    """Between storing trades and committing them."""
+
+    name = service = "consume_trades"
+
+    def in_flight(self, system: System) -> int:
+        return flight.stored_and_uncommitted(list(system.load.accepted))
+
+
+class KillDispatcher(KillFrozen):
     """While something is due that it alone would wake."""
 
-    name = "dispatch_due"
-    service = "dispatch_due"
+    name = service = "dispatch_due"
 
-    def strike(self, system: System) -> int:
-        self.at_random_moment(system)
-        system.supervisor.kill("dispatch_due")
+    def in_flight(self, system: System) -> int:
         return flight.due()
 
 

@@ -25,6 +25,7 @@ class Round:
     strikes: int  # How often it had to strike until it hit work.
     recovered_after: float | None  # Seconds from the end of the fault until everything was settled; None = never.
     verdict: Verdict
+    waited_for: dict[str, float] = field(default_factory=dict)  # What was open longest, with its seconds.
     restarts: dict[str, int] = field(default_factory=dict)
     log_lines: dict[str, int] = field(default_factory=dict)
     is_outage: bool = False

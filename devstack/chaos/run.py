@@ -38,6 +38,8 @@ class Run:
 
     def __init__(self, system: System, settle_seconds: float) -> None:
         self.rounds: list[Round] = []
+        self.waited_for: dict[str, float] = {}
+        """What was open after the last fault, and until when, in seconds since it ended."""
         self._system = system
         self._settle_seconds = settle_seconds
         self._judge = Judge(system.audience, system.sandbox)
@@ -78,6 +80,7 @@ class Run:
             in_flight=in_flight,
             strikes=strikes,
             recovered_after=recovered_after,
+            waited_for=self.waited_for,
             verdict=verdict,
             restarts={n: system.supervisor.starts(n) - before for n, before in starts.items()},
             log_lines=log_lines,
@@ -87,13 +90,17 @@ class Run:
 
     def _settled(self, trades: Sequence[Accepted], since: float) -> float | None:
         """Wait until every accepted trade is settled and every app has heard of it; seconds since the fault ended."""
+        self.waited_for = {}
         deadline = time.monotonic() + self._settle_seconds
         while time.monotonic() < deadline:
             try:
-                if not self._judge.unsettled(trades) and not self._system.sockets.missing():
-                    return time.monotonic() - since
+                open_ = {"alerts": self._judge.unsettled(trades), "sockets": self._system.sockets.missing()}
             except PyMongoError:
                 continue  # It has been away until a moment ago.
+            waited = round(time.monotonic() - since, 1)
+            if not any(open_.values()):
+                return waited
+            self.waited_for |= {what: waited for what, count in open_.items() if count}
             time.sleep(LOOK_SECONDS)
         return None
 
