@@ -49,7 +49,9 @@ async def deliver_batch(batch_id: ObjectId) -> None:
         await asyncio.to_thread(_skip, batch_id)
         return
     if vendor is None or is_stopping():
-        await _postpone(batch_id, clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS)))
+        # A worker that stops leaves its batches to the others at once.
+        wait = 0.0 if is_stopping() else random.uniform(*POSTPONE_SECONDS)
+        await _postpone(batch_id, clock.now() + timedelta(seconds=wait))
         return
     async with vendor.gate.batch():
         admitted = await vendor.gate.admit(head["priority"], head["size"])
