@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -23,6 +23,7 @@ from delivery.proof import Limits, keep_run, prove
 from delivery.proof_words import figures, verdict
 from followers import clock
 from followers.admin_base import EMPTY, ReadOnlyModelAdmin, badge, link, moment, moment_column, table
+from followers.index_order import in_index_order
 from followers.models import Follower
 from notifications.models import Notification, TradeEvent
 
@@ -48,8 +49,8 @@ class ProofRunAdmin(ReadOnlyModelAdmin):
     list_display = ("started", "outcome", "period", "by", "took")
     ordering = ("-id",)
     list_before_template = "proof_form.html"
-    fields = ("outcome", "sentence", "period", "started", "by", "counted", "gaps")
-    readonly_fields = ("outcome", "sentence", "period", "started", "by", "counted", "gaps")
+    fields = ("outcome", "sentence", "period", "started", "by", "gaps", "counted")
+    readonly_fields = ("outcome", "sentence", "period", "started", "by", "gaps", "counted")
 
     started = moment_column("started_at", "Started")
 
@@ -63,7 +64,8 @@ class ProofRunAdmin(ReadOnlyModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Document | None = None) -> HttpResponse:
         form = PeriodForm() if self.has_prove_permission(request) else None
-        return super().changelist_view(request, {"prove_form": form, **(extra_context or {})})
+        last = in_index_order(ProofRun.objects.order_by("-id")).first()
+        return super().changelist_view(request, {"prove_form": form, "last_run": last, **(extra_context or {})})
 
     def prove_view(self, request: HttpRequest) -> HttpResponse:
         """Runs a proof of the chosen period, within PAGE_LIMITS, and shows what it has found."""
@@ -112,16 +114,18 @@ class ProofRunAdmin(ReadOnlyModelAdmin):
         return format_html('<div class="flex flex-col gap-2 w-full">{}{}</div>', named, more)
 
 
+LINKS = (
+    ("event", TradeEvent, "Trade"), ("notification", Notification, "Alert"), ("follower", Follower, "Follower"),
+    ("batch", Batch, "Batch"),
+)  # fmt: skip
+"""What a finding may lead to: its name in the finding, its model, and the word for it."""
+
+
 def _gap_cells(finding: Document) -> tuple[object, ...]:
     gap = Gap(finding["gap"])
-    links: list[SafeString] = []
-    for name, model in (
-        ("event", TradeEvent),
-        ("notification", Notification),
-        ("follower", Follower),
-        ("batch", Batch),
-    ):
-        if name in finding and not (name == "notification" and gap in NOT_STORED):
-            links.append(link(model, ObjectId(finding[name]), model._meta.verbose_name))
-    shown = format_html("{} " * len(links), *links) if links else EMPTY
-    return badge(gap.label, "red"), finding["text"], shown
+    links = [
+        link(model, ObjectId(finding[name]), word)
+        for name, model, word in LINKS
+        if name in finding and not (name == "notification" and gap in NOT_STORED)
+    ]
+    return badge(gap.label, "red"), finding["text"], format_html_join(" · ", "{}", ((one,) for one in links)) or EMPTY

@@ -98,7 +98,7 @@ class ProofRun(models.Model):
     id = ObjectIdAutoField(primary_key=True)
     started_at = models.DateTimeField()
     seconds = models.FloatField()
-    by = models.CharField(max_length=150, help_text="The member of staff, or the command.")
+    by = models.CharField(max_length=150)
     since = models.DateTimeField(null=True, blank=True, help_text="Trades received since then; empty = all.")
     cut_short = models.BooleanField(default=False, help_text="A limit ended it before it had looked at every trade.")
     proved_back_to = models.DateTimeField(null=True, blank=True, help_text="Where it was cut short, if anywhere.")

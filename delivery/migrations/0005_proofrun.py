@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
                 ('id', django_mongodb_backend.fields.ObjectIdAutoField(primary_key=True, serialize=False)),
                 ('started_at', models.DateTimeField()),
                 ('seconds', models.FloatField()),
-                ('by', models.CharField(help_text='The member of staff, or the command.', max_length=150)),
+                ('by', models.CharField(max_length=150)),
                 ('since', models.DateTimeField(blank=True, help_text='Trades received since then; empty = all.', null=True)),
                 ('cut_short', models.BooleanField(default=False, help_text='A limit ended it before it had looked at every trade.')),
                 ('proved_back_to', models.DateTimeField(blank=True, help_text='Where it was cut short, if anywhere.', null=True)),
