@@ -83,10 +83,12 @@ _IN_INBOX_ONLY = {
 }
 _ASKED_FOR = {"$in": [REQUESTED, "$$d.attempt_log.outcome"]}
 _IS_TROUBLED = {"$or": [_in(TROUBLED), {"$and": [_in(UNSENT), _ASKED_FOR]}]}
+_SAYS_WHY = {"$not": [{"$in": ["$$o", ["sent", "receipt", REQUESTED]]}]}
 _IS_DEAD = {
     "$and": [
         {"$eq": ["$$d.state", DeliveryState.FAILED.value]},
-        {"$eq": [{"$last": "$$d.attempt_log.outcome"}, DEAD]},
+        # What says nothing about the address may come after it: the record of an attempt that a receipt overtook.
+        {"$eq": [{"$last": {"$filter": {"input": "$$d.attempt_log.outcome", "as": "o", "cond": _SAYS_WHY}}}, DEAD]},
     ]
 }
 _NEEDS_A_PERSON = {

@@ -111,6 +111,15 @@ def test_a_dead_address_is_noise_once_something_else_arrived(vendors: Sandbox) -
     assert (world.states(row)["fcm"], world.states(row)["sms"], row["review"]) == ("failed", "sent", None)
 
 
+def test_a_dead_address_is_told_by_a_receipt_that_overtook_the_record_of_its_attempt(vendors: Sandbox) -> None:
+    event, follower = told("sms", "fcm")
+    end(event, follower, "fcm", DeliveryState.SENT)
+    entry = {"at": clock.now(), "code": "30005", "message": "", "latency_ms": None}
+    log = [{**entry, "outcome": "dead"}, {**entry, "outcome": "sent", "code": ""}]
+    end(event, follower, "sms", DeliveryState.FAILED, error_code="30005", attempt_log=log)
+    assert review(event, follower) is None
+
+
 def test_a_dead_address_waits_for_the_others_before_it_needs_anybody(vendors: Sandbox) -> None:
     refuse(vendors, "fcm", code="dead")
     vendors.behave("onesignal", rules=[{"match": {}, "status": 503}])
