@@ -12,6 +12,9 @@ from rich.table import Table
 from devstack.chaos.logs import MOST_LINES
 from devstack.chaos.verdict import Verdict
 
+COUNTED = (
+    "trades", "alerts", "in flight", "lost", "untrue", "duplicates", "repeats", "unknown", "unheard", "log lines",
+)  # fmt: skip
 EXPLAINED = 5
 """Sentences of each kind that are printed; --json has all of them."""
 
@@ -26,6 +29,7 @@ class Round:
     recovered_after: float | None  # Seconds from the end of the fault until everything was settled; None = never.
     verdict: Verdict
     waited_for: dict[str, float] = field(default_factory=dict)  # What was open longest, with its seconds.
+    unheard: int = 0  # Alerts that connected apps heard of only when they asked for what they had missed.
     restarts: dict[str, int] = field(default_factory=dict)
     log_lines: dict[str, int] = field(default_factory=dict)
     is_outage: bool = False
@@ -60,7 +64,7 @@ def table(rounds: list[Round]) -> Table:
     """A row for each fault."""
     shown = Table(title="Chaos", title_style="bold")
     shown.add_column("fault")
-    for heading in ("trades", "alerts", "in flight", "lost", "untrue", "duplicates", "repeats", "unknown", "log lines"):
+    for heading in COUNTED:
         shown.add_column(heading, justify="right")
     shown.add_column("recovered", justify="right")
     shown.add_column("")
@@ -68,7 +72,7 @@ def table(rounds: list[Round]) -> Table:
         verdict = each.verdict
         numbers = (
             verdict.events, verdict.alerts, each.in_flight, len(verdict.lost), len(verdict.untrue),
-            verdict.duplicates, verdict.repeats, verdict.unknown, max(each.log_lines.values(), default=0),
+            verdict.duplicates, verdict.repeats, verdict.unknown, each.unheard, max(each.log_lines.values(), default=0),
         )  # fmt: skip
         recovered = "never" if each.recovered_after is None else f"{each.recovered_after:.1f} s"
         outcome = "[red]FAILED[/red]" if each.failures else "[green]ok[/green]"

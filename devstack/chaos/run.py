@@ -26,6 +26,8 @@ WARM_UP_SECONDS = (1.0, 2.5)
 STRIKES = 6
 """How often a fault may miss before the run fails."""
 AFTER_SECONDS = 1.0
+LIVE_SECONDS = 8.0
+"""How long apps may wait for what is stored before they ask for it: web processes look for losses every 5 s."""
 LOOK_SECONDS = 0.1
 
 
@@ -42,6 +44,8 @@ class Run:
         """What was open after the last fault, and until when, in seconds since it ended."""
         self._system = system
         self._settle_seconds = settle_seconds
+        self.unheard = 0
+        """Alerts of the last round that apps only heard of when they asked for what they had missed."""
         self._judge = Judge(system.audience, system.sandbox)
         self._judged = 0  # Trades that came to an end in an earlier round; what did not is judged again.
         self._mark = self._judge.mark()
@@ -81,6 +85,7 @@ class Run:
             strikes=strikes,
             recovered_after=recovered_after,
             waited_for=self.waited_for,
+            unheard=self.unheard,
             verdict=verdict,
             restarts={n: system.supervisor.starts(n) - before for n, before in starts.items()},
             log_lines=log_lines,
@@ -90,7 +95,7 @@ class Run:
 
     def _settled(self, trades: Sequence[Accepted], since: float) -> float | None:
         """Wait until every accepted trade is settled and every app has heard of it; seconds since the fault ended."""
-        self.waited_for = {}
+        self.waited_for, self.unheard, settled_at = {}, 0, None
         deadline = time.monotonic() + self._settle_seconds
         while time.monotonic() < deadline:
             try:
@@ -100,6 +105,11 @@ class Run:
             waited = round(time.monotonic() - since, 1)
             if not any(open_.values()):
                 return waited
+            if not open_["alerts"]:
+                settled_at = settled_at or time.monotonic()
+                if not self.unheard and time.monotonic() - settled_at > LIVE_SECONDS:
+                    self.unheard = open_["sockets"]
+                    self._system.sockets.resume()
             self.waited_for |= {what: waited for what, count in open_.items() if count}
             time.sleep(LOOK_SECONDS)
         return None

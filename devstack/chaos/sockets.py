@@ -18,6 +18,7 @@ from websockets.exceptions import WebSocketException
 from devstack.chaos.audience import Audience
 from devstack.demo.cast import TRADERS
 from devstack.demo.followers import follower_id
+from followers import clock
 from followers.models import Follower
 from followers.mongo import collection
 from notifications.consumers import SUBPROTOCOL
@@ -28,6 +29,7 @@ SOCKETS = 6
 RECONNECT_SECONDS = 0.3
 CONNECT_SECONDS = 5
 FIRST_SINCE = "2000-01-01T00:00:00Z"
+RESUME_ALL = json.dumps({"type": "resume", "since": FIRST_SINCE})
 
 
 class Sockets:
@@ -39,7 +41,8 @@ class Sockets:
         self._url = f"ws://127.0.0.1:{web_port}/ws/inbox/"
         self._heard: dict[ObjectId, set[str]] = defaultdict(set)
         self._since: dict[ObjectId, str] = {}
-        self.connected = 0
+        self._open: set[ClientConnection] = set()
+        self._resume = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), name="chaos-sockets", daemon=True)
 
@@ -50,20 +53,29 @@ class Sockets:
         self._stopped.set()
         self._thread.join(CONNECT_SECONDS * 2)
 
-    def heard(self) -> int:
-        """How many alerts the apps know of."""
-        return sum(len(ids) for ids in self._heard.values())
+    @property
+    def connected(self) -> int:
+        return len(self._open)
+
+    def resume(self) -> None:
+        """Have every connected app ask for all that it may have missed, as a person does who pulls the list down."""
+        self._resume.set()
 
     def missing(self) -> int:
         """How many alerts are in the inboxes that the apps do not know of. Raises PyMongoError."""
         known = {follower: set(self._heard[follower]) for follower in (f.pk for f in self._followers)}
-        stored = collection(InAppEntry).find({"follower_id": {"$in": list(known)}}, {"follower_id": 1})
+        visible = {"follower_id": {"$in": list(known)}, "expires_at": {"$gt": clock.now()}}
+        stored = collection(InAppEntry).find(visible, {"follower_id": 1})
         return sum(1 for entry in stored if str(entry["_id"]) not in known[entry["follower_id"]])
 
     async def _listen(self) -> None:
         tasks = [asyncio.create_task(self._stay_connected(follower, mint(follower))) for follower in self._followers]
-        while not self._stopped.is_set():  # noqa: ASYNC110 - Set by another thread.
+        while not self._stopped.is_set():
             await asyncio.sleep(0.1)
+            if self._resume.is_set():
+                self._resume.clear()
+                asked = [socket.send(RESUME_ALL) for socket in list(self._open)]
+                await asyncio.gather(*asked, return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -76,11 +88,11 @@ class Sockets:
                     subprotocols=[SUBPROTOCOL, token],  # type: ignore[list-item]
                     open_timeout=CONNECT_SECONDS,
                 ) as socket:
-                    self.connected += 1
+                    self._open.add(socket)
                     try:
                         await self._hear(socket, follower.pk)
                     finally:
-                        self.connected -= 1
+                        self._open.discard(socket)
             except (OSError, WebSocketException, TimeoutError):
                 await asyncio.sleep(RECONNECT_SECONDS)
 

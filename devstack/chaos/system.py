@@ -58,7 +58,8 @@ SETTINGS = {
     "KAFKA_GROUP_ID": "notifyhub-chaos",
     "QUEUE_NAMESPACE": "notifyhub-chaos",
     **commands.QUICK_SETTINGS,
-    # No retry waits longer than a fault lasts.
+    # No retry, and no open breaker, waits longer than a fault lasts.
+    "BREAKER_PAUSE_SECONDS": "0.5",
     **{f"{channel}_RETRY_CAP_SECONDS": "3" for channel in ("FCM", "APNS", "SMS", "DISCORD", "ONESIGNAL")},
 }
 
