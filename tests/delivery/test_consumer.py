@@ -170,7 +170,7 @@ def test_mongodb_may_go_and_come_back(topic: Topic, stack: Stack) -> None:
     try:
         topic.publish(events(10))
         with running(work):
-            assert started.wait(30)
+            assert started.wait(90)
             assert topic.committed() == 0
             stack.mongodb.start()
             until(lambda: topic.committed() == 10)
