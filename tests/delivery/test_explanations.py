@@ -11,8 +11,20 @@ from typing import Any
 
 import pytest
 
-from delivery import deliver
-from delivery.channels import answers, apns, base, discord, fcm, google_token, onesignal, transport, twilio_sms
+from delivery import deliver, sending
+from delivery.channels import (
+    answers,
+    apns,
+    base,
+    discord,
+    fcm,
+    google_token,
+    onesignal,
+    onesignal_receipts,
+    transport,
+    twilio_receipts,
+    twilio_sms,
+)
 from delivery.channels.base import Outcome
 from delivery.explanations import OAUTH, STATES, TRANSPORT, doubt, explain, known
 from delivery.explanations_vendors import VENDOR_CODES, Explanation
@@ -22,15 +34,24 @@ from notifications.choices import DeliveryState, Reason
 TABLES: Mapping[Channel, list[str]] = {
     Channel.APNS: [*apns.REASONS],
     Channel.FCM: [*fcm.CODES, "INVALID_ARGUMENT", "NOT_FOUND"],
-    Channel.SMS: [str(code) for code in twilio_sms.CODES],
+    Channel.SMS: [
+        *(str(code) for code in (*twilio_sms.CODES, *twilio_receipts.CODES)),
+        "canceled",
+        *twilio_receipts.LOST,
+    ],
     Channel.DISCORD: [str(code) for code in discord.CODES],
-    Channel.ONESIGNAL: [*onesignal.INVALID_IDS, "not_subscribed", *(f"http_{s}" for s in onesignal.STATUSES)],
+    Channel.ONESIGNAL: [
+        *onesignal.INVALID_IDS,
+        "not_subscribed",
+        *onesignal_receipts.CODES.values(),
+        *(f"http_{s}" for s in onesignal.STATUSES),
+    ],
 }
 MODULES = {
     Channel.APNS: apns, Channel.FCM: fcm, Channel.SMS: twilio_sms, Channel.DISCORD: discord,
     Channel.ONESIGNAL: onesignal,
 }  # fmt: skip
-SHARED_MODULES = (answers, base, google_token, deliver)
+SHARED_MODULES = (answers, base, google_token, deliver, sending)
 EVERY_CHANNEL = [
     *(reason.value for reason in Reason),
     *(f"http_{status}" for status in (301, 400, 401, 403, 404, 409, 413, 418, 429, 500, 502, 503, 504)),
