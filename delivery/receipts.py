@@ -152,9 +152,11 @@ def _again_or(lost: Document, reference: Reference, policy: ChannelPolicy, now: 
     """
     under_way = {"$eq": ["$$d.batch", reference.batch]}
     attempts = {"$add": ["$$d.attempts", {"$cond": [under_way, 1, 0]}]}
+    # A person's retry has a budget of its own.
+    of_budget = {"$subtract": [attempts, {"$ifNull": ["$$d.attempts_before_retry", 0]}]}
     waits = [backoff_seconds(policy, n, None, _random) for n in range(1, policy.max_attempts + 1)]
     times = [now + timedelta(seconds=wait) for wait in waits]
-    next_attempt_at = {"$arrayElemAt": [times, {"$max": [{"$subtract": [attempts, 1]}, 0]}]}
+    next_attempt_at = {"$arrayElemAt": [times, {"$max": [{"$subtract": [of_budget, 1]}, 0]}]}
     again = {
         **lost,
         "state": QUEUED,
@@ -166,7 +168,7 @@ def _again_or(lost: Document, reference: Reference, policy: ChannelPolicy, now: 
     may_repeat = {
         "$and": [
             {"$ne": ["$$d.state", UNKNOWN]},
-            {"$lt": [attempts, policy.max_attempts]},
+            {"$lt": [of_budget, policy.max_attempts]},
             {"$lt": [next_attempt_at, "$expires_at"]},
         ]
     }

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from bson import ObjectId
 from django.contrib import admin
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import RequestFactory
 from django.urls import resolve, reverse
@@ -190,6 +192,20 @@ def test_open_reviews_are_counted_from_an_index() -> None:
     plan = str(_plans(explained))
     assert "review.open_1_" in plan
     assert "COLLSCAN" not in plan
+
+
+@pytest.mark.parametrize("model", [ReviewItem, Endpoint, User])
+def test_an_objects_history_is_read_by_its_index_and_without_a_join(model: type) -> None:
+    kind = ContentType.objects.get_for_model(model, for_concrete_model=False)
+    # As django.contrib.admin.options builds it.
+    entries = LogEntry.objects.filter(object_id="x", content_type=kind).select_related().order_by("action_time")
+    request = RequestFactory().get(reverse("admin:index"))
+    page: Any = admin.site._registry[model]
+    explained = json.loads(page.get_paginator(request, entries, 100).object_list.explain())
+    plan = json.dumps([_plans(explained), _sort_stages(explained)])
+    assert "object_id_1_action_time_-1" in plan
+    assert '"SORT"' not in plan
+    assert "$lookup" not in json.dumps(explained)
 
 
 def test_what_was_decided_is_found_by_the_item() -> None:

@@ -159,7 +159,7 @@ def test_every_receipt_in_every_state(vendors: Sandbox, state: str, word: str) -
     assert (row["wake_at"] is not None) == (expected == "queued")
     assert after["provider_message_id"] == SID
     assert (after["delivered_at"] is not None) == (expected == "delivered")
-    assert outcomes(after)[-1] == "receipt"
+    assert outcomes(after)[-1] == ("dead" if word == "gone" else "receipt")
     entry = after["attempt_log"][-1]
     assert "receipt" in entry["message"]
     if expected in {"failed", "queued"}:
