@@ -21,7 +21,7 @@ from followers.models import Endpoint, Follow, Follower
 from followers.mongo import collection, database, durably
 from notifications.choices import DeliveryState, NotificationState, Priority
 from notifications.models import Notification, RejectedEvent, TradeEvent
-from notifications.statements import Pipeline, derive, wakes
+from notifications.statements import Pipeline, true_state, wakes
 
 Document = dict[str, Any]
 
@@ -169,7 +169,7 @@ def _pattern() -> Document:
 def alert_patterns(which: Document, session: ClientSession) -> Iterator[Document]:
     """Alerts counted by their states: {"_id": the pattern, "alerts": how many, "state": what it should be}.
 
-    The state that follows from the deliveries is derived once per pattern, by the statement that everybody uses.
+    The state that follows from the deliveries is derived once per pattern, by the rule that every statement uses.
     Index: notifications_notification (event_id, state).
     """
     delivery = {
@@ -181,8 +181,8 @@ def alert_patterns(which: Document, session: ClientSession) -> Iterator[Document
         {"$match": which},
         {"$group": {"_id": _pattern(), "alerts": {"$sum": 1}}},
         {"$set": {"deliveries": deliveries}},
-        *derive(),
-        {"$unset": ["deliveries", "wake_at"]},
+        {"$set": {"state": true_state()}},
+        {"$unset": "deliveries"},
     ]
     return iter(collection(Notification).aggregate(pipeline, session=session, allowDiskUse=True))
 

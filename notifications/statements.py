@@ -61,6 +61,11 @@ def derive() -> Pipeline:
     Every statement that changes a delivery ends with them, so that two channels recording at the same time cannot
     lose each other's retry.
     """
+    return [{"$set": {"state": true_state(), "wake_at": wakes(), "review": true_review()}}]
+
+
+def true_state() -> Document:
+    """`state` as `deliveries` would have it: an expression over their channels and states."""
     counted = _where(
         {"$or": [{"$ne": ["$$d.channel", Channel.IN_APP]}, {"$eq": ["$$d.state", DeliveryState.DELIVERED]}]}
     )
@@ -87,29 +92,8 @@ def derive() -> Pipeline:
             "default": NotificationState.SKIPPED,
         }
     }
-    return [
-        {
-            "$set": {
-                "state": {
-                    "$let": {
-                        "vars": {"counted": counted},
-                        "in": {
-                            "$let": {
-                                "vars": {
-                                    "states": {
-                                        "$cond": [{"$eq": ["$$counted", []]}, "$deliveries.state", "$$counted.state"]
-                                    }
-                                },
-                                "in": state,
-                            }
-                        },
-                    }
-                },
-                "wake_at": wakes(),
-                "review": true_review(),
-            }
-        }
-    ]
+    states = {"$cond": [{"$eq": ["$$counted", []]}, "$deliveries.state", "$$counted.state"]}
+    return {"$let": {"vars": {"counted": counted}, "in": {"$let": {"vars": {"states": states}, "in": state}}}}
 
 
 def wakes() -> Document:

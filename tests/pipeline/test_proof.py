@@ -61,6 +61,16 @@ def long_ago() -> Any:
 
 
 # --- Healthy ---------------------------------------------------------------------------------------------------------
+def test_what_failed_or_is_unknown_has_come_to_an_end_and_proves(vendors: Sandbox) -> None:
+    vendors.behave("twilio", rules=[{"match": {}, "accept_then_reset": True}])
+    vendors.behave("fcm", rules=[{"match": {}, "code": "dead"}])
+    event, _ = fanned_out("sms", "fcm")
+    world.deliver_all()
+    assert {row["review"]["open"] for row in world.alerts(event)} == {True}
+
+    assert gaps(prove()) == {}
+
+
 def test_a_healthy_run_through_the_pipeline_proves(vendors: Sandbox) -> None:
     trader = world.make_trader()
     for channels in (("fcm", "sms"), ("apns",), ("discord_dm", "onesignal"), ()):
