@@ -25,6 +25,7 @@ from notifications.choices import Priority
 logger = structlog.get_logger(__name__)
 
 MEASURED_EVERY_SECONDS = (2.0, 10.0)
+FIRST_LOOK_SECONDS = 2.0
 SHARE_OF_TIME = 0.05
 """Counting a large backlog takes a while; it is done so rarely that it takes no more of the time than this."""
 
@@ -73,8 +74,12 @@ class BacklogWatch:
 
     @property
     def holds_back(self) -> bool:
-        """Whether nothing may be taken in now; also until the backlog has been looked at for the first time."""
-        return self._too_large or not self._first.is_set()
+        """Whether nothing may be taken in now."""
+        return self._too_large
+
+    def wait_for_first_look(self) -> None:
+        """Until the backlog is known for the first time, or the database has had its time to answer."""
+        self._first.wait(FIRST_LOOK_SECONDS)
 
     def close(self) -> None:
         """Let the thread end; does not wait for it."""

@@ -50,6 +50,14 @@ CLOSE_TIMEOUT_MS: Final = 2_500
 RECONNECT_SECONDS: Final = (0.5, 10.0)
 """The first and the longest pause between two tries to reach Kafka; doubling in between."""
 
+JOIN_PATIENCE_SECONDS: Final = (10.0, 600.0)
+"""A consumer that has no partition for so long joins its group anew; the first and the longest wait, doubling.
+
+Now and then kafka-python 3.0.12 joins and is never given its partitions (seen once in some fifteen starts on a topic
+that had just been made), and nothing but its own metadata refresh after five minutes would help. One that is simply
+not needed, because the group has more members than the topic has partitions, does this ever more seldom.
+"""
+
 NOT_OURS_ANY_MORE = (CommitFailedError, RebalanceInProgressError, IllegalGenerationError, UnknownMemberIdError)
 """A commit that the group refuses: somebody else has the partitions, or is about to."""
 
@@ -106,12 +114,14 @@ class TradeConsumer:
         self._poison = PoisonWatch(settings.POISON_STOP_COUNT, settings.POISON_STOP_SECONDS)
         self._assignment = Assignment()
         self._uncommitted: dict[TopicPartition, OffsetAndMetadata] = {}
+        self._join_patience = JOIN_PATIENCE_SECONDS[0]
 
     def run(self) -> None:
         """Consume until `stop` is set.
 
         Raises PoisonLimitError, UnreadableRecordError, and whatever is a fault of ours.
         """
+        self._backlog.wait_for_first_look()
         logger.info("Consuming trades.", topic=settings.KAFKA_TRADE_TOPIC, group=settings.KAFKA_GROUP_ID)
         try:
             with kafka_trouble() as trouble:
@@ -141,8 +151,15 @@ class TradeConsumer:
 
     def _consume_with(self, consumer: KafkaConsumer, trouble: KafkaTrouble) -> None:
         """Consume until told to stop, or until this consumer is of no use any more."""
+        joined_at = time.monotonic()
         try:
             while not self._stop.is_set():
+                if consumer.assignment():
+                    joined_at, self._join_patience = time.monotonic(), JOIN_PATIENCE_SECONDS[0]
+                elif time.monotonic() - joined_at > self._join_patience:
+                    logger.info("No partitions were assigned; joining the group anew.", seconds=self._join_patience)
+                    self._join_patience = min(JOIN_PATIENCE_SECONDS[1], self._join_patience * 2)
+                    return
                 try:
                     polled = self._poll(consumer)
                     trouble.look(consumer, heard=bool(polled))

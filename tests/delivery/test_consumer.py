@@ -65,6 +65,24 @@ class Crash(BaseException):
     """The process dies here."""
 
 
+# --- Joining ---------------------------------------------------------------------------------------------------------
+def test_a_member_that_is_given_no_partition_joins_anew(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "JOIN_PATIENCE_SECONDS", (0.5, 600.0))
+    consumers: list[KafkaConsumer] = []
+
+    def connect() -> KafkaConsumer:
+        consumers.append(connect_consumer())
+        if len(consumers) == 1:  # It polls, and the group gives it nothing.
+            monkeypatch.setattr(consumers[0], "poll", lambda timeout_ms: threading.Event().wait(0.05) or {})
+        return consumers[-1]
+
+    topic.publish(events(3))
+    with running(connect=connect):
+        until(lambda: topic.committed() == 3)
+
+    assert len(consumers) > 1
+
+
 # --- Commit last -----------------------------------------------------------------------------------------------------
 def test_trades_are_stored_and_then_committed(topic: Topic) -> None:
     committed_after_storing: list[int] = []
