@@ -83,8 +83,12 @@ class PresenceWriter:
         """
         remembered = True
         for chunk in _chunks([follower.binary for follower in follower_ids]):
-            if await self._renew(keys=[KEY], args=[self._ttl_seconds, self._marker, *chunk]):
-                remembered = False
+            try:
+                is_new = await self._renew(keys=[KEY], args=[self._ttl_seconds, self._marker, *chunk])
+            except RuntimeError as error:
+                # uvloop's word for a connection that was reset just now ("the handler is closed"); redis-py lets it by.
+                raise redis.ConnectionError(str(error)) from error
+            remembered = remembered and not is_new
         return remembered
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 PUBLISH_TIMEOUT_SECONDS = 2.0
+PING_AFTER_SECONDS, PING_ANSWER_SECONDS = 5.0, 5.0
+"""A subscription on which nothing came for so long is asked whether it lives, and has so long to answer."""
 
 
 class ChannelLayer(RedisPubSubChannelLayer):
@@ -78,11 +81,32 @@ class _ReportingConnection(RedisSingleShardConnection):
 
 
 class _ReportingPubSub(PubSub):
+    """Also gives up a connection that has gone silent: on a subscription nobody else would ever notice.
+
+    What was published meanwhile is made up for by the catching up that a report brings about.
+    """
+
     def __init__(self, pool: Any, report: Callable[[], None]) -> None:
         super().__init__(pool)
         self._report = report
+        self._heard_at = time.monotonic()
+        self._asked_at: float | None = None
 
     async def on_connect(self, connection: Any) -> None:
         """Runs on every connect but the first; the parent subscribes again."""
         await super().on_connect(connection)
         self._report()
+
+    async def parse_response(self, block: bool = True, timeout: float = 0) -> Any:  # noqa: ASYNC109 - The parent's.
+        response = await super().parse_response(block, timeout)
+        now = time.monotonic()
+        if response is not None:
+            self._heard_at, self._asked_at = now, None
+        elif self._asked_at is None:
+            if now - self._heard_at > PING_AFTER_SECONDS:
+                self._asked_at = now
+                await self.ping()
+        elif now - self._asked_at > PING_ANSWER_SECONDS and self.connection is not None:
+            self._heard_at, self._asked_at = now, None
+            await self.connection.disconnect(nowait=True)  # The next look connects again.
+        return response

@@ -22,7 +22,7 @@ from devstack.signals import interrupt_on_signals
 FULL = Scale(followers=400, trades_per_second=4.0)
 SHORT = Scale(followers=120, trades_per_second=3.0)
 SETTLE_SECONDS = 90.0
-TABLE_WIDTH = 132
+TABLE_WIDTH = 150
 SERVICES = ("consume_trades", "workers", "workers-critical", "dispatch_due", "web")
 
 

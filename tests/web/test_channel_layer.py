@@ -9,6 +9,9 @@ from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
+from devstack.proxy import Faults, Proxy
+from devstack.stack import Stack
+from notifyhub import channel_layer
 from notifyhub.channel_layer import ChannelLayer
 from tests.web.server import ANSWER_SECONDS
 
@@ -53,6 +56,32 @@ async def test_what_is_published_in_bulk_reaches_a_plain_consumer():
     with pytest.raises(asyncio.CancelledError):
         await running
     await layer.flush()
+
+
+async def test_a_subscription_that_went_silent_is_renewed_and_reported(stack: Stack, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(channel_layer, "PING_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(channel_layer, "PING_ANSWER_SECONDS", 0.2)
+    direct = ChannelLayer(hosts=[{"address": stack.env["REDIS_URL"]}])
+    told = ("prices.X", {"type": "test.told"})
+    with Proxy(stack.valkey.port) as proxy:
+        layer = ChannelLayer(hosts=[{"address": f"redis://{proxy.address}/0"}])
+        channel, reported = await layer.new_channel(), asyncio.Event()
+        layer.resubscribed.append(reported.set)
+        await layer.group_add("prices.X", channel)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            # Given a subscription that has lost a message, and with it its line, without a word.
+            await asyncio.to_thread(proxy.set, Faults(silent=True))
+            while not proxy.silenced:
+                await asyncio.to_thread(direct.publish_many, [told])
+            await asyncio.to_thread(proxy.set, Faults())
+
+            # Then it comes back by itself, says so, and hears what is published.
+            await reported.wait()
+            receiving = asyncio.create_task(layer.receive(channel))
+            while not receiving.done():
+                await asyncio.to_thread(direct.publish_many, [told])
+        assert receiving.result() == told[1]
+        await layer.flush()
 
 
 def test_more_than_one_redis_host_is_refused():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels_redis.pubsub import RedisSingleShardConnection
+from redis.commands.core import AsyncScript
 from websockets.exceptions import ConnectionClosed
 
 from followers.models import Follower
@@ -19,7 +20,7 @@ from notifications.consumers import SUBPROTOCOL
 from notifications.live import push, push_alerts
 from tests.web import builders
 from tests.web.private_redis import PrivateRedis
-from tests.web.server import App, Server, app, raw_socket, running_server
+from tests.web.server import ANSWER_SECONDS, App, Server, app, raw_socket, running_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -139,6 +140,28 @@ async def test_a_lost_subscription_is_noticed_though_redis_forgot_nothing(
         own_redis.client.client_kill_filter(_type="pubsub")
 
         await phone.hear_until("notification.created", id=str(unpushed["_id"]))
+
+
+async def test_a_connection_that_is_reset_during_a_renewal_ends_no_renewals(
+    own_server: Server, own_redis: PrivateRedis, ann: Follower, monkeypatch
+):
+    reset = asyncio.Event()
+    renew, test_loop = AsyncScript.__call__, asyncio.get_running_loop()
+
+    async def reset_once(self, **options):
+        if not reset.is_set():
+            test_loop.call_soon_threadsafe(reset.set)
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+        return await renew(self, **options)
+
+    async with app(own_server, tokens.mint(ann)) as phone:
+        monkeypatch.setattr(AsyncScript, "__call__", reset_once)
+        await asyncio.wait_for(reset.wait(), ANSWER_SECONDS)
+
+        own_redis.client.flushall()  # What only the next renewal can notice.
+        unseen = await stored_entry(ann)
+
+        await phone.hear_until("notification.created", id=str(unseen["_id"]))
 
 
 async def test_push_says_how_many_frames_were_not_sent(own_redis: PrivateRedis, ann: Follower):
