@@ -20,7 +20,9 @@ from devstack.servers.base import Server
 
 BURST = 12
 """Trades that are published at once just before something is struck that works them off too quickly otherwise."""
+BURST_EVERY_SECONDS = 2.0  # No more than is worked off meanwhile.
 MOMENT_SECONDS = 0.12
+LOOK_SECONDS = 0.05
 WAIT_SECONDS = 10
 ENOUGH_SENDS = 5
 NOTICED_SECONDS = 0.2
@@ -87,14 +89,22 @@ class KillFrozen(Fault):
     What it was about to do is looked at while it can do nothing.
     """
 
+    frozen_seconds: ClassVar[float] = 0.0
+    """How long it stays frozen until it has work in hand; 0 where none can come meanwhile."""
+
     def strike(self, system: System) -> int:
         pid = system.supervisor.child(self.service).pid
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
-            system.load.burst(BURST)
+        began = time.monotonic()
+        burst_at = began
+        while time.monotonic() < began + WAIT_SECONDS:
+            if time.monotonic() >= burst_at:
+                system.load.burst(BURST)
+                burst_at += BURST_EVERY_SECONDS
             self.at_random_moment(system)
             os.kill(pid, signal.SIGSTOP)
-            in_flight = self.in_flight(system)
+            frozen_at = time.monotonic()
+            while not (in_flight := self.in_flight(system)) and time.monotonic() < frozen_at + self.frozen_seconds:
+                time.sleep(LOOK_SECONDS)
             if in_flight:
                 system.supervisor.kill(self.service)
                 return in_flight
@@ -118,6 +128,7 @@ class KillDispatcher(KillFrozen):
     """While something is due that it alone would wake."""
 
     name = service = "dispatch_due"
+    frozen_seconds = 1.0
 
     def in_flight(self, system: System) -> int:
         return flight.due()
