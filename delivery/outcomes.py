@@ -70,7 +70,8 @@ def _next(
         case Outcome.EXPIRED:
             return ended(DeliveryState.EXPIRED, Reason.VALIDITY_OVER)
         case Outcome.REFUSED | Outcome.DEAD:
-            return {**ended(DeliveryState.FAILED), **words}
+            # The refusal is of this attempt only: an earlier one without an answer may have arrived all the same.
+            return {**ended(DeliveryState.UNKNOWN if doubtful else DeliveryState.FAILED), **words}
         case Outcome.UNKNOWN if not is_repeatable:
             return {**ended(DeliveryState.UNKNOWN), **words}
     if attempts >= policy.max_attempts:
