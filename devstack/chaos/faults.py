@@ -249,9 +249,15 @@ class RestartVendors(Fault):
 
     def strike(self, system: System) -> int:
         in_flight = self.while_sending(system)
+        proxies = [system.proxies[name] for name in VENDORS if name in system.proxies]
         system.vendors.kill()
+        # A machine without its process refuses connections; a proxy that took them would leave each request in doubt.
+        for proxy in proxies:
+            proxy.set(Faults(refuses=True))
         time.sleep(1.0)
         system.vendors.start()
+        for proxy in proxies:
+            proxy.set(Faults())
         system.behave()
         return in_flight
 
