@@ -78,4 +78,9 @@ PLAIN = Contestant(
     "plain", {"consumer": _python("plain"), "workers": _celery("plain", "plain", "-c", "8")}, {"consumer": "Ready."}
 )
 BARE = Contestant("bare", {"process": _python("bare")}, {"process": "Ready."})
+BARE_DELIVER = Contestant(
+    "bare_deliver",
+    {f"process-{n}": _python("bare_deliver", str(WORKERS)) for n in range(WORKERS)},
+    {f"process-{n}": "Ready." for n in range(WORKERS)},
+)
 CONTESTANTS = {one.name: one for one in (NOTIFYHUB, LEAN, TUNED, PLAIN, BARE)}

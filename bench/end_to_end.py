@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.contestants import CONTESTANTS, Contestant
 from bench.measure import cpu_by_session, cpu_seconds, peak_rss_mib, percentile, reset_peaks
-from bench.report import Limit, Report
+from bench.report import Limit, Report, say
 from bench.stage import Stage, check, set_up
 
 WARM_UP = 400
@@ -29,7 +29,9 @@ LIMITS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--followers", type=int, default=10_000)
-    parser.add_argument("--plain-followers", type=int, help="a smaller audience for the slowest one; its rate is the same")
+    parser.add_argument(
+        "--plain-followers", type=int, help="a smaller audience for the slowest one; its rate is the same"
+    )
     parser.add_argument("--systems", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
 
 
@@ -39,19 +41,18 @@ def run(arguments: argparse.Namespace) -> Report:
         sizes["plain"] = arguments.plain_followers
     audiences = {"T-warm": WARM_UP, **{f"T-{size}": size for size in sizes.values()}}
     rounds, notes = [], []
-    with set_up(audiences) as stage:
+    with set_up(audiences, dict(arguments.setting)) as stage:
         for _ in range(arguments.rounds):
             found, noted = {}, {}
             for name, size in sizes.items():
                 found[name], noted[name] = one_run(stage, CONTESTANTS[name], f"T-{size}", size)
+                say(f"{name}: {found[name]['alerts/s']:,.0f} alerts/s, {noted[name]}")
             rounds.append(_figures(found))
             notes.append(noted)
     return Report("end_to_end", rounds, LIMITS, {"followers": sizes, "rounds": notes})
 
 
-def one_run(
-    stage: Stage, contestant: Contestant, trader: str, alerts: int
-) -> tuple[dict[str, float], dict[str, Any]]:
+def one_run(stage: Stage, contestant: Contestant, trader: str, alerts: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures of one trade through a contestant, and what its processes and the servers used meanwhile."""
     stage.clear()
     with contestant.running(stage) as leaders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ class Report:
             verdict = "" if limit is None else f"{limit} {'holds' if limit.holds(spread.median) else 'MISSED'}"
             shown.add_row(name, *map(readable, (spread.least, spread.median, spread.most)), verdict)
         return shown
+
+
+def say(line: str) -> None:
+    """Progress, for whoever waits."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def readable(value: float) -> str:

@@ -45,7 +45,9 @@ def portfolio(number: int) -> int:
 class Stage:
     """Servers, vendor and followers, up and idle. `set_up` makes one."""
 
-    def __init__(self, stack: Stack, children: Children, vendor: Child, port: int, audiences: Mapping[str, int]) -> None:
+    def __init__(
+        self, stack: Stack, children: Children, vendor: Child, port: int, audiences: Mapping[str, int]
+    ) -> None:
         from delivery.kafka import connect_producer
 
         self.children = children
@@ -59,6 +61,14 @@ class Stage:
 
     def publish(self, trader: str, priority: str = "high", topic: str = "", **details: str) -> str:
         """Puts a trade on Kafka, on NotifyHub's topic unless another one is named. Returns its event id once Kafka has it."""
+        event, message = self.trade(trader, priority, **details)
+        self._producer.send(topic or os.environ["KAFKA_TRADE_TOPIC"], json.dumps(message).encode(), key=trader.encode())
+        self._producer.flush(timeout=30)
+        return event
+
+    @staticmethod
+    def trade(trader: str, priority: str = "high", **details: str) -> tuple[str, dict[str, Any]]:
+        """A trade's event id and message."""
         event = uuid.uuid4().hex
         trade = {
             "orderId": "", "symbol": "RELIANCE", "exchange": "XNSE", "side": "BUY", "action": "OPEN",
@@ -68,9 +78,7 @@ class Stage:
             "eventId": event, "version": 1, "traderId": trader, "priority": priority, "tradeDetails": trade,
             "executedAt": datetime.now(UTC).isoformat(),
         }  # fmt: skip
-        self._producer.send(topic or os.environ["KAFKA_TRADE_TOPIC"], json.dumps(message).encode(), key=trader.encode())
-        self._producer.flush(timeout=30)
-        return event
+        return event, message
 
     def wait(self, condition: Callable[[], bool], what: str, poll_seconds: float = 0.02) -> None:
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -89,19 +97,19 @@ class Stage:
         """How many alerts of an event have a delivery that is still to be sent or recorded."""
         return table("notifications_notification").count_documents({"event_id": _oid(event), "state": "pending"})
 
-    def verify(self, event: str, trader: str) -> None:
-        """Raises AssertionError unless each follower has the one alert that is due: stored, sized, sent and in the
-        inbox."""
+    def verify(self, event: str, trader: str, state: str = "delivered", sent: bool = True) -> None:
+        """Raises AssertionError unless each follower has the one alert that is due: stored, sized, in that state and
+        in the inbox."""
         numbers = follower_numbers(self.audiences, trader)
         alerts = table("notifications_notification")
         sums = {"quantity": {"$sum": "$sizing.suggested_qty"}, "alerts": {"$sum": 1}}
-        sent = {"$allElementsTrue": [{"$map": {"input": "$deliveries", "in": {"$eq": ["$$this.state", "sent"]}}}]}
+        all_sent = {"$allElementsTrue": [{"$map": {"input": "$deliveries", "in": {"$eq": ["$$this.state", "sent"]}}}]}
         rows = list(alerts.aggregate([
             {"$match": {"event_id": _oid(event)}},
-            {"$group": {"_id": {"state": "$state", "sent": sent, "channels": {"$size": "$deliveries"}}, **sums}},
+            {"$group": {"_id": {"state": "$state", "sent": all_sent, "channels": {"$size": "$deliveries"}}, **sums}},
         ]))  # fmt: skip
         found = [(row["_id"], row["alerts"], int(row["quantity"].to_decimal())) for row in rows]
-        expected = {"state": "delivered", "sent": True, "channels": 2}
+        expected = {"state": state, "sent": sent, "channels": 2}
         check(found == [(expected, len(numbers), sum(map(quantity, numbers)))], f"alerts stored: {found}")
         entries = table("notifications_inappentry").count_documents({"event_key": event})
         check(entries == len(numbers), f"{entries} of {len(numbers)} inbox entries")

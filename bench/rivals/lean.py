@@ -39,7 +39,9 @@ def fan_out() -> None:
                 rows += some
                 entries += some_entries
                 ids, next_look_at = [row["_id"] for row in some], now + timedelta(seconds=5)
-                batches.append({"_id": batch, "priority": "high", "next_look_at": next_look_at, "ids": ids, "token": None})
+                batches.append(
+                    {"_id": batch, "priority": "high", "next_look_at": next_look_at, "ids": ids, "token": None}
+                )
             work.table("delivery_batch").insert_many(batches)
             work.insert(rows, entries)
             queue.rpush(HINTS, *(str(batch["_id"]) for batch in batches))
@@ -86,11 +88,8 @@ def _claim(batch_id: ObjectId) -> work.Document | None:
 
 def _load(batch: work.Document) -> tuple[list[work.Document], list[bytes]]:
     query = {"_id": {"$in": batch["ids"]}, "deliveries.batch": batch["_id"]}
-    rows = list(work.table("notifications_notification").find(query))
-    endpoints = [row["deliveries"][1]["endpoint"] for row in rows]
-    found = work.table("followers_endpoint").find({"_id": {"$in": endpoints}}, {"address": 1})
-    addresses = {endpoint["_id"]: endpoint["address"] for endpoint in found}
-    return rows, work.bodies(rows, [addresses[endpoint] for endpoint in endpoints])
+    rows = list(work.table("notifications_notification").find(query, {**work.MESSAGE_FIELDS, "deliveries.endpoint": 1}))
+    return rows, work.bodies(rows, work.addresses(rows))
 
 
 def _record(batch: work.Document, ids: list[ObjectId], provider_ids: list[str], latency_ms: float) -> None:

@@ -43,13 +43,16 @@ def alert(event_id: str, follow_id: str) -> None:
     notification = _notification(event, follow, follower, endpoint, now)
     notification.save(force_insert=True)
     shown = _shown(notification)
-    title, text, data = work.words(shown)
+    wording = work.Words(shown)
+    title, text, data = wording.of(shown)
     InAppEntry.objects.create(
         pk=notification.pk, notification=notification, follower=follower, trader_id=event.trader_id,
         instrument=event.instrument, executed_at=event.executed_at, event_key=event.external_id,
         payload={"title": title, "body": text, **data}, created_at=now, expires_at=event.expires_at,
     )  # fmt: skip
-    answer = session().post(work.send_url(), json=work.message(shown, endpoint.address), timeout=TIMEOUT_SECONDS)
+    answer = session().post(
+        work.send_url(), json=work.message(shown, endpoint.address, wording), timeout=TIMEOUT_SECONDS
+    )
     answer.raise_for_status()
     _mark_sent(notification, answer.json()["name"])
 
@@ -79,7 +82,7 @@ def _notification(event: Any, follow: Any, follower: Any, endpoint: Any, now: da
 
 
 def _shown(notification: Any) -> work.Document:
-    """The notification as `work.words` and `work.message` read it."""
+    """The notification as `work.Words` and `work.message` read it."""
     names = ("event_key", "symbol", "side", "action", "price", "currency", "priority", "expires_at", "correlation_id")
     sizing = {"suggested_qty": notification.sizing.suggested_qty, "ratio": notification.sizing.ratio}
     return {name: getattr(notification, name) for name in names} | {"_id": notification.pk, "sizing": sizing}

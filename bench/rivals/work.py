@@ -15,6 +15,8 @@ import orjson
 from bson import Decimal128, ObjectId
 from pymongo import MongoClient, UpdateOne
 
+from followers.decimals import decimal_of, to_decimal128
+
 Document = dict[str, Any]
 CHUNK = 2_000
 RIVALS_TOPIC = "bench.trades"
@@ -68,7 +70,9 @@ def trades(group: str) -> Iterator[Document]:
             raise TypeError(f"No trade: {accepted}")
         name = accepted.event.trader_id
         now = datetime.now(UTC)
-        event = event_document(event_id(accepted.event.event_id), accepted, traders_by_external_id([name])[name], 1, now)
+        event = event_document(
+            event_id(accepted.event.event_id), accepted, traders_by_external_id([name])[name], 1, now
+        )
         table("notifications_tradeevent").insert_one(event)
         yield event
         consumer.commit()
@@ -95,29 +99,30 @@ def with_people(follows: Sequence[Document]) -> list[tuple[Document, Document, D
     return [(f, people[f["follower_id"]], endpoints[f["follower_id"]]) for f in follows]
 
 
-def sized(event: Document, follow: Document, follower: Document) -> Document:
-    """The sizing as it is stored."""
-    executed, step = event["quantity"].to_decimal(), event["quantity_step"].to_decimal()
-    ratio = follower["portfolio_value"].to_decimal() / event["trader_portfolio"].to_decimal()
-    ratio *= follow["multiplier"].to_decimal()
-    quantity = ratio * executed // step * step
-    return {
-        "suggested_qty": Decimal128(quantity),
-        "ratio": Decimal128(ratio),
-        "reason": "",
-        "notional": Decimal128(quantity * event["price"].to_decimal()),
-        "exit_fraction": None,
-        "is_estimate": False,
-        "capped": False,
-        "executed_qty": event["quantity"],
-        "trader_portfolio": event["trader_portfolio"],
-        "follower_portfolio": follower["portfolio_value"],
-        "multiplier": follow["multiplier"],
-        "quantity_step": event["quantity_step"],
-        "min_quantity": event["min_quantity"],
-        "min_notional": event["min_notional"],
-        "max_notional": None,
-    }
+class Sizes:
+    """The sizing of one trade, as it is stored; what is the same for everybody is worked out once."""
+
+    def __init__(self, event: Document) -> None:
+        self._executed, self._step = decimal_of(event["quantity"]), decimal_of(event["quantity_step"])
+        self._portfolio, self._price = decimal_of(event["trader_portfolio"]), decimal_of(event["price"])
+        self._same = {
+            "reason": "", "exit_fraction": None, "is_estimate": False, "capped": False,
+            "executed_qty": event["quantity"], "trader_portfolio": event["trader_portfolio"],
+            "quantity_step": event["quantity_step"], "min_quantity": event["min_quantity"],
+            "min_notional": event["min_notional"], "max_notional": None,
+        }  # fmt: skip
+
+    def of(self, follow: Document, follower: Document) -> Document:
+        ratio = decimal_of(follower["portfolio_value"]) / self._portfolio * decimal_of(follow["multiplier"])
+        quantity = ratio * self._executed // self._step * self._step
+        return {
+            "suggested_qty": to_decimal128(quantity),
+            "ratio": to_decimal128(ratio),
+            "notional": to_decimal128(quantity * self._price),
+            "follower_portfolio": follower["portfolio_value"],
+            "multiplier": follow["multiplier"],
+            **self._same,
+        }
 
 
 COPIED = (
@@ -139,21 +144,22 @@ def alerts(
         "kind": "trade_alert", "event_id": event["_id"], "event_key": event["external_id"], "superseded_by": "",
         "created_at": now, "state": "pending", "wake_at": event["expires_at"], "review": None, "schema_version": 1,
     }  # fmt: skip
+    sizes, wording = Sizes(event), Words(common)
     in_app = {**QUEUED, "channel": "in_app", "state": "sent", "sent_at": now}
     rows, entries = [], []
     for follow, follower, endpoint in members:
         push = {**QUEUED, "endpoint": endpoint["_id"], "batch": batch, "next_attempt_at": event["expires_at"]}
         row = {
-            "_id": ObjectId(), **common, "follower_id": follower["_id"], "sizing": sized(event, follow, follower),
+            "_id": ObjectId(), **common, "follower_id": follower["_id"], "sizing": sizes.of(follow, follower),
             "deliveries": [in_app, push],
         }  # fmt: skip
         rows.append(row)
-        entries.append(entry(row, event, now))
+        entries.append(entry(row, event, wording, now))
     return rows, entries
 
 
-def entry(row: Document, event: Document, now: datetime) -> Document:
-    title, text, data = words(row)
+def entry(row: Document, event: Document, wording: Words, now: datetime) -> Document:
+    title, text, data = wording.of(row)
     return {
         "_id": row["_id"], "notification_id": row["_id"], "follower_id": row["follower_id"],
         "trader_id": row["trader_id"], "instrument": row["instrument"], "order_id": event["order_id"],
@@ -162,28 +168,36 @@ def entry(row: Document, event: Document, now: datetime) -> Document:
     }  # fmt: skip
 
 
-def words(row: Document) -> tuple[str, str, dict[str, str]]:
-    """Title, body and data of an alert."""
-    quantity, price = _plain(row["sizing"]["suggested_qty"]), _plain(row["price"])
-    expires = row["expires_at"]
-    data = {
-        "notification_id": str(row["_id"]), "event_id": row["event_key"], "symbol": row["symbol"], "side": row["side"],
-        "action": row["action"], "price": price, "currency": row["currency"], "priority": row["priority"],
-        "expires_at": expires.isoformat(), "correlation_id": row["correlation_id"], "suggested_qty": quantity,
-        "ratio": _plain(row["sizing"]["ratio"]),
-    }  # fmt: skip
-    title = f"Buy {quantity} {row['symbol']} @ {price} {row['currency']}"
-    return title, f"Your quantity: {quantity}. Valid until {expires:%d %b %H:%M} UTC.", data
+class Words:
+    """Title, body and data of one trade's alerts; what is the same for everybody is put into words once.
+
+    `shown` has the trade's fields, as each of its alerts has them.
+    """
+
+    def __init__(self, shown: Document) -> None:
+        price, expires = _plain(shown["price"]), shown["expires_at"]
+        self._offer = f"{shown['symbol']} @ {price} {shown['currency']}"
+        self._until = f"Valid until {expires:%d %b %H:%M} UTC."
+        self._same = {
+            "event_id": shown["event_key"], "symbol": shown["symbol"], "side": shown["side"], "action": shown["action"],
+            "price": price, "currency": shown["currency"], "priority": shown["priority"],
+            "expires_at": expires.isoformat(), "correlation_id": shown["correlation_id"],
+        }  # fmt: skip
+
+    def of(self, row: Document) -> tuple[str, str, dict[str, str]]:
+        quantity, ratio = _plain(row["sizing"]["suggested_qty"]), _plain(row["sizing"]["ratio"])
+        data = {"notification_id": str(row["_id"]), **self._same, "suggested_qty": quantity, "ratio": ratio}
+        return f"Buy {quantity} {self._offer}", f"Your quantity: {quantity}. {self._until}", data
 
 
 def _plain(value: Decimal128 | Decimal) -> str:
-    text = format(value.to_decimal() if isinstance(value, Decimal128) else value, "f")
+    text = format(decimal_of(value) if isinstance(value, Decimal128) else value, "f")
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def message(row: Document, address: str) -> Document:
+def message(row: Document, address: str, wording: Words) -> Document:
     """FCM's message for an alert."""
-    title, text, data = words(row)
+    title, text, data = wording.of(row)
     key = str(row["_id"])
     return {
         "message": {
@@ -200,11 +214,27 @@ def message(row: Document, address: str) -> Document:
     }  # fmt: skip
 
 
+MESSAGE_FIELDS = {
+    "event_key": 1, "symbol": 1, "side": 1, "action": 1, "price": 1, "currency": 1, "priority": 1, "expires_at": 1,
+    "correlation_id": 1, "sizing.suggested_qty": 1, "sizing.ratio": 1,
+}  # fmt: skip
+"""What must be loaded of an alert for its message."""
+
+
+def addresses(rows: Sequence[Document]) -> list[str]:
+    """The encrypted address of each alert."""
+    endpoints = [row["deliveries"][1]["endpoint"] for row in rows]
+    found = table("followers_endpoint").find({"_id": {"$in": endpoints}}, {"address": 1})
+    by_id = {endpoint["_id"]: endpoint["address"] for endpoint in found}
+    return [by_id[endpoint] for endpoint in endpoints]
+
+
 def bodies(rows: Sequence[Document], addresses: Sequence[str]) -> list[bytes]:
-    """The requests' bodies; the addresses are still encrypted."""
+    """The requests' bodies for alerts of one trade; the addresses are still encrypted."""
     from followers.encryption import decrypt  # noqa: PLC0415
 
-    return [orjson.dumps(message(row, decrypt(address))) for row, address in zip(rows, addresses, strict=True)]
+    wording = Words(rows[0])
+    return [orjson.dumps(message(row, decrypt(address), wording)) for row, address in zip(rows, addresses, strict=True)]
 
 
 def sent(provider_id: Any, now: datetime, latency_ms: float) -> Document:
