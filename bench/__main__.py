@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: runs one benchmark on servers of its own, prints its figures, and fails if a result is wrong."""
+"""`python -m bench NAME`: one benchmark on servers of its own; fails if a result is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("end_to_end", "fan_out", "deliver")
+BENCHMARKS = ("end_to_end", "fan_out", "deliver", "idle_latency", "steady", "burst")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Queued notifications sent to a vendor that takes 30 ms, beside a bare asyncio and aiohttp loop in as many processes."""
+"""Queued notifications sent to a vendor that takes 30 ms, beside a bare aiohttp loop in as many processes."""
 
 # ruff: noqa: PLC0415  # Models can be imported only once Django is set up.
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Stage:
         self._producer.close()
 
     def publish(self, trader: str, priority: str = "high", topic: str = "", **details: str) -> str:
-        """Puts a trade on Kafka, on NotifyHub's topic unless another one is named. Returns its event id once Kafka has it."""
+        """Puts a trade on Kafka, on NotifyHub's topic unless another one is named. Returns its id once Kafka has it."""
         event, message = self.trade(trader, priority, **details)
         self._producer.send(topic or os.environ["KAFKA_TRADE_TOPIC"], json.dumps(message).encode(), key=trader.encode())
         self._producer.flush(timeout=30)
@@ -92,6 +92,12 @@ class Stage:
         """Waits until so many alerts of an event are accepted by the vendor, and recorded."""
         self.wait(lambda: self.vendor.count() >= alerts, f"{alerts} alerts accepted")
         self.wait(lambda: self.unfinished(event) == 0, "outcomes recorded")
+
+    def wait_until_all_sent(self, alerts: int) -> None:
+        """The same for so many alerts of all trades together."""
+        self.wait(lambda: self.vendor.count() >= alerts, f"{alerts} alerts accepted")
+        unfinished = {"priority": {"$in": ["critical", "high", "normal"]}, "wake_at": {"$type": "date"}}
+        self.wait(lambda: not table("notifications_notification").count_documents(unfinished), "outcomes recorded")
 
     def unfinished(self, event: str) -> int:
         """How many alerts of an event have a delivery that is still to be sent or recorded."""
@@ -161,7 +167,7 @@ def set_up(audiences: Mapping[str, int], settings: Mapping[str, str] | None = No
         stack = cleanup.enter_context(Stack(directory, ("mongodb", "valkey", "kafka")))
         children = Children(directory / "logs", threading.Event())
         cleanup.callback(children.stop)
-        port = _free_port()
+        port = free_port()
         vendor = children.start("vendor", [sys.executable, "-m", "bench.vendor", str(port), str(LATENCY_MS)])
         credentials = environment(directory, load_or_create(directory), dict.fromkeys(VENDORS, port))
         fcm = {name: value for name, value in credentials.items() if name.startswith("FCM_")}
@@ -187,7 +193,7 @@ def _lines(audiences: Mapping[str, int]) -> Iterator[str]:
             })  # fmt: skip
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -26,8 +26,8 @@ async def run(parts: int) -> None:
     ids = [row["_id"] for row in work.table("notifications_notification").find({}, {"_id": 1}).sort("_id", 1)]
     print("Ready.", flush=True)  # noqa: T201  Whoever started this process waits for it.
     queue = redis.Redis.from_url(os.environ["DRAMATIQ_BROKER_URL"], socket_timeout=None)
-    _, part = queue.blpop([GO])
-    mine = ids[int(part) :: parts]
+    popped: Any = queue.blpop([GO])
+    mine = ids[int(popped[1]) :: parts]
     chunks = [mine[start : start + CHUNK] for start in range(0, len(mine), CHUNK)]
     slots = asyncio.Semaphore(IN_HAND)
     async with asyncio.TaskGroup() as tasks:

@@ -63,8 +63,8 @@ class Deliver:
 
     async def _work(self) -> None:
         while True:
-            _, batch_id = await self._queue.blpop([HINTS])
-            claimed = await asyncio.to_thread(_claim, ObjectId(batch_id.decode()))
+            popped: Any = await self._queue.blpop([HINTS])
+            claimed = await asyncio.to_thread(_claim, ObjectId(popped[1].decode()))
             if claimed is None:
                 continue
             rows, bodies = await asyncio.to_thread(_load, claimed)

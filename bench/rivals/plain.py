@@ -35,7 +35,7 @@ def alert(event_id: str, follow_id: str) -> None:
     from followers.models import Endpoint, Follow, Follower
     from notifications.models import InAppEntry, TradeEvent
 
-    event = TradeEvent.objects.get(pk=event_id)
+    event: Any = TradeEvent.objects.get(pk=event_id)
     follow = Follow.objects.get(pk=follow_id)
     follower = Follower.objects.get(pk=follow.follower_id)
     endpoint = Endpoint.objects.get(follower=follower, active=True)

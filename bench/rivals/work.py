@@ -163,7 +163,8 @@ def entry(row: Document, event: Document, wording: Words, now: datetime) -> Docu
     return {
         "_id": row["_id"], "notification_id": row["_id"], "follower_id": row["follower_id"],
         "trader_id": row["trader_id"], "instrument": row["instrument"], "order_id": event["order_id"],
-        "executed_at": row["executed_at"], "event_key": row["event_key"], "payload": {"title": title, "body": text, **data},
+        "executed_at": row["executed_at"], "event_key": row["event_key"],
+        "payload": {"title": title, "body": text, **data},
         "created_at": now, "expires_at": row["expires_at"], "read_at": None, "archived_at": None,
     }  # fmt: skip
 
