@@ -7,11 +7,13 @@ import time
 from typing import Any
 
 from bench.contestants import CONTESTANTS, Contestant
-from bench.measure import cpu_by_session, cpu_seconds, peak_rss_mib, percentile, reset_peaks
+from bench.measure import cpu_by_session, peak_rss_mib, percentile, reset_peaks
 from bench.report import Limit, Report, say
 from bench.stage import Stage, check, set_up
 
 WARM_UP = 400
+PAUSE_SECONDS = 3
+"""What a process still loads after its start is none of the trade's cost."""
 RATIOS = {"notifyhub / plain": ("notifyhub", "plain"), "notifyhub / tuned": ("notifyhub", "tuned"),
           "notifyhub / lean": ("notifyhub", "lean"), "tuned / bare": ("tuned", "bare"),
           "plain / bare": ("plain", "bare")}  # fmt: skip
@@ -58,6 +60,7 @@ def one_run(stage: Stage, contestant: Contestant, trader: str, alerts: int) -> t
     with contestant.running(stage) as leaders:
         warm = stage.publish("T-warm", topic=contestant.topic)
         stage.wait_until_sent(warm, WARM_UP)
+        time.sleep(PAUSE_SECONDS)
         stage.clear()
         everybody = {**leaders, **stage.servers}
         reset_peaks(list(leaders.values()))
@@ -93,10 +96,3 @@ def _figures(found: dict[str, dict[str, float]]) -> dict[str, float]:
             figures[f"{title}: alerts/s"] = found[one]["alerts/s"] / found[other]["alerts/s"]
             figures[f"{title}: CPU"] = found[one]["CPU-s per 1,000"] / found[other]["CPU-s per 1,000"]
     return figures
-
-
-def idle_cpu(leaders: dict[str, int], seconds: float) -> dict[str, float]:
-    """Per cent of one core that each session uses while nothing is to be done."""
-    before = {name: cpu_seconds([pid]) for name, pid in leaders.items()}
-    time.sleep(seconds)
-    return {name: 100 * (cpu_seconds([pid]) - before[name]) / seconds for name, pid in leaders.items()}
