@@ -4,7 +4,7 @@ FOLLOWERS ?= 5000
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test chaos stack lint install clean
+.PHONY: demo test chaos bench stack lint install clean
 
 demo: install  ## Everything at once: servers, followers, processes, trades; watch alerts arrive.
 	@$(RUN) -m devstack.demo --followers $(FOLLOWERS)
@@ -14,6 +14,15 @@ test: install  ## All tests, against real servers of their own.
 
 chaos: install  ## Kills, restarts, outages and a bad network under load; fails if anything is lost. CHAOS="--short" is quicker.
 	@$(RUN) -m devstack.chaos $(CHAOS)
+
+BENCHMARKS := fan_out deliver end_to_end idle_latency steady burst
+
+bench: install  ## Every benchmark beside its yardsticks, half an hour. BENCH="fan_out --followers 10000" runs one alone.
+ifdef BENCH
+	@$(RUN) -m bench $(BENCH)
+else
+	@for name in $(BENCHMARKS); do $(RUN) -m bench $$name || exit 1; done
+endif
 
 stack: install  ## Only the servers, until Ctrl-C; settings for the processes in $$DEVSTACK_DIR/env.
 	@$(RUN) -m devstack
