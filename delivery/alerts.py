@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,11 @@ import structlog
 from bson import ObjectId
 
 from delivery import statements
+from delivery.wishes import Wishes
 from followers.choices import Channel
 from followers.clock import as_utc
 from followers.decimals import decimal_of, to_decimal, to_decimal128
+from followers.preferences import DEFAULT, Preferences
 from followers.statements import AudienceMember
 from notifications.choices import EXITS, DeliveryState, Kind, NotificationState, Reason
 from notifications.models import SCHEMA_VERSION
@@ -24,6 +26,7 @@ from notifications.statements import community_of, ended, notification_id
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
+EMPTY: frozenset[ObjectId] = frozenset()
 SIZING_FIELDS = tuple(field.attname for field in StoredSizing._meta.get_fields())
 
 
@@ -34,6 +37,14 @@ class Alerts:
     notifications: list[Document] = field(default_factory=list)
     entries: list[Document] = field(default_factory=list)
     batches: list[Document] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Whose preferences count; a trader's community has none."""
+
+    follower: Document | None = None
+    wishes: Preferences = DEFAULT
 
 
 class AlertWriter:
@@ -47,22 +58,30 @@ class AlertWriter:
         """The id of an exit that came after this entry; then nothing of it is sent."""
         self._sizer = Sizer(sizing_inputs(event))
         self._common = _common_fields(event)
+        self._wishes = Wishes(event)
 
-    def alerts_for(self, members: Iterable[AudienceMember], known: set[ObjectId], now: datetime) -> Alerts:
+    def alerts_for(
+        self, members: Iterable[AudienceMember], known: set[ObjectId], now: datetime, withheld: Set[ObjectId] = EMPTY
+    ) -> Alerts:
         """Documents for a chunk of followers.
 
         Parameters:
           known: Notifications that are stored already; they get no new batch (their own wakes up).
+          withheld: Those of them that were kept out of the inbox; they stay out, whatever is wished for now.
         """
         alerts = Alerts()
         lanes = Lanes(self._event, self._shard_batch, now)
         for member in members:
             row = self._row(member.follower["_id"], self._sized(member), now)
             if not row["sizing"]["reason"]:
+                wishes = self._wishes.of(member.follower)
                 closed = self._closed(now)
-                deliveries = self._deliveries(row, member.endpoints, lanes, known, closed, now)
+                if closed is None and row["_id"] not in known:
+                    closed = self._withheld(wishes, row)
+                recipient = Recipient(member.follower, wishes)
+                deliveries = self._deliveries(row, recipient, member.endpoints, lanes, known, closed, now)
                 row["deliveries"] = [self._in_app(closed, now), *deliveries]
-                if closed is None:
+                if closed is None and row["_id"] not in withheld:
                     alerts.entries.append(self._entry(row, now))
             alerts.notifications.append(_summed_up(row))
         alerts.batches = lanes.batches
@@ -72,7 +91,7 @@ class AlertWriter:
         """The one post of a trader's community channels: nobody's quantity, nobody's inbox."""
         lanes = Lanes(self._event, self._shard_batch, now)
         row = self._row(None, None, now)
-        row["deliveries"] = self._deliveries(row, endpoints, lanes, known, self._closed(now), now)
+        row["deliveries"] = self._deliveries(row, Recipient(), endpoints, lanes, known, self._closed(now), now)
         return Alerts(notifications=[_summed_up(row)], batches=lanes.batches)
 
     def notification_id(self, follower: ObjectId | None) -> ObjectId:
@@ -139,6 +158,11 @@ class AlertWriter:
             return DeliveryState.EXPIRED, Reason.VALIDITY_OVER
         return None
 
+    def _withheld(self, wishes: Preferences, row: Document) -> tuple[DeliveryState, Reason] | None:
+        """Why a follower does not want to be told of this event at all, or None."""
+        reason = self._wishes.withheld(wishes, row["sizing"]["notional"])
+        return None if reason is None else (DeliveryState.SKIPPED, reason)
+
     def _in_app(self, closed: tuple[DeliveryState, Reason] | None, now: datetime) -> Document:
         if closed is not None:
             return delivery(Channel.IN_APP, None, **ended(*closed))
@@ -147,6 +171,7 @@ class AlertWriter:
     def _deliveries(
         self,
         row: Document,
+        recipient: Recipient,
         endpoints: list[Document],
         lanes: Lanes,
         known: set[ObjectId],
@@ -161,6 +186,10 @@ class AlertWriter:
                 fields = ended(*closed)
             elif channel not in self._open_channels:
                 fields = ended(DeliveryState.SKIPPED, Reason.CHANNEL_OFF)
+            elif (reason := self._wishes.skipped(recipient.wishes, recipient.follower, channel)) is not None:
+                fields = ended(DeliveryState.SKIPPED, reason)
+            elif held := self._wishes.held(recipient.wishes, recipient.follower, channel, now):
+                fields = held
             else:
                 lane = used[channel] = used.get(channel, -1) + 1
                 batch = None if row["_id"] in known else lanes.place(channel, lane, row["_id"])

@@ -18,6 +18,7 @@ _UNREACHABLE = "We could not reach the provider. Nothing was sent."
 _NETWORK = "If many alerts fail so, tell the operators: the network or the provider is down. " + WAIT_AND_RETRY
 _NO_ANSWER = "The message went out to the provider, and no answer came back. It may have been accepted."
 _SEE_STATE = "Whether it arrived is not known from here. Ask the follower, or look it up in the provider's own console."
+AS_WISHED = "Nothing: it is as the follower wishes. They can change it in their preferences."
 _FIGURES = "Correct the portfolio value or the currency; the next trade is then sized. This alert is not sent later."
 
 TRANSPORT: Mapping[str, Explanation] = {
@@ -81,6 +82,29 @@ REASONS: Mapping[str, Explanation] = {
     Reason.CHANNEL_OFF: Explanation(
         "This channel is not set up here: its credentials are missing.",
         f"{ASK_OPERATORS} Meanwhile, {OTHER_CHANNEL}",
+    ),
+    Reason.CHANNEL_OFF_BY_FOLLOWER: Explanation(
+        "The follower has switched this channel off in their preferences.", AS_WISHED
+    ),
+    Reason.CRITICAL_ONLY: Explanation(
+        "The follower wants only critical alerts on this channel, and this is none.", AS_WISHED
+    ),
+    Reason.MUTED: Explanation("The follower has muted this trader.", AS_WISHED),
+    Reason.BELOW_MIN_VALUE: Explanation(
+        "The follower's order would be worth less than the least value that they want to hear of.", AS_WISHED
+    ),
+    Reason.QUIET_HOURS: Explanation(
+        "It is the follower's quiet hours. An alert waits for their end, or is skipped if it is not valid until then.",
+        AS_WISHED,
+    ),
+    Reason.SMS_LEGAL_HOURS: Explanation(
+        "No SMS may be sent at this hour where the follower lives. It waits for the morning, or is skipped if it is "
+        "not valid until then.",
+        f"Nothing: the law is kept. If it is urgent, {OTHER_CHANNEL}",
+    ),
+    Reason.TEST_MODE: Explanation(
+        "This system is in test mode: it sends only to the followers that its settings name.",
+        "Nothing on a test system. On a real one, tell the operators at once: nobody is being sent anything.",
     ),
     Reason.ENDPOINT_INACTIVE: Explanation(
         "The address was switched off, or went to another person, before the alert was sent.",

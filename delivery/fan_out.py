@@ -141,7 +141,8 @@ def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
     _look_for_exit(run)
     ids = [run.writer.notification_id(m.follower["_id"]) for m in members]
     known = _known(run, ids)
-    alerts = run.writer.alerts_for(members, known, clock.now())
+    withheld = notifications.withheld_notifications(list(known)) if known else set()
+    alerts = run.writer.alerts_for(members, known, clock.now(), withheld)
     run.skipped += sum(1 for n in alerts.notifications if not n["deliveries"])
     _store(run, alerts, [m.follower["_id"] for m in members], known)
 

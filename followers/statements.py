@@ -15,7 +15,9 @@ from followers.mongo import collection, durably
 
 Document = dict[str, Any]
 
-FOLLOWER_FIELDS = {"portfolio_value": 1, "currency": 1, "locale": 1}
+FOLLOWER_FIELDS = {
+    "external_id": 1, "portfolio_value": 1, "currency": 1, "locale": 1, "timezone": 1, "preferences": 1,
+}  # fmt: skip
 ENDPOINT_FIELDS = {"follower_id": 1, "channel": 1}
 ADDRESS_FIELDS = {
     "follower_id": 1,
@@ -35,7 +37,7 @@ class AudienceMember:
     """One follower of a trader, with what a fan-out needs to know of them."""
 
     follow: Document  # multiplier, allocation, max_notional
-    follower: Document  # _id, portfolio_value, currency, locale
+    follower: Document  # _id, external_id, portfolio_value, currency, locale, timezone, preferences
     endpoints: list[Document]  # Active ones: _id, channel; in a stable order.
 
 

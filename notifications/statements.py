@@ -234,6 +234,13 @@ def existing_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
     return durably(lambda: {d["_id"] for d in collection(Notification).find(query, {"_id": 1})})
 
 
+def withheld_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
+    """Which of these alerts were kept out of their followers' inboxes."""
+    skipped = {"$elemMatch": {"channel": Channel.IN_APP.value, "state": DeliveryState.SKIPPED.value}}
+    query = {"_id": {"$in": list(ids)}, "deliveries": skipped}
+    return durably(lambda: {d["_id"] for d in collection(Notification).find(query, {"_id": 1})})
+
+
 def supersede_entries(closing: Document, now: datetime, after_each: Callable[[], None] = lambda: None) -> int:
     """Withdraws what is unsent of the older entry alerts of the same trader and instrument.
 

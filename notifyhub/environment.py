@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -84,6 +85,16 @@ class Environment:
                 raise ImproperlyConfigured(f"{name} must be a list such as XNSE:900,XNAS:600; {part!r} does not fit.")
             pairs[key.strip()] = int(number)
         return pairs
+
+    def hours(self, name: str) -> tuple[str, str] | None:
+        """A span such as 08:00-21:00; None if it is empty."""
+        value = self.text(name, "")
+        if not value:
+            return None
+        match = re.fullmatch(r"((?:[01]\d|2[0-3]):[0-5]\d)-((?:[01]\d|2[0-3]):[0-5]\d)", value)
+        if match is None or match[1] == match[2]:
+            raise ImproperlyConfigured(f"{name} must be a span of the day such as 08:00-21:00, not {value!r}.")
+        return match[1], match[2]
 
     def origin(self, name: str, default: str) -> str:
         """A base URL without a path, such as https://api.twilio.com; empty stays empty."""

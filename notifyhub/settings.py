@@ -195,6 +195,13 @@ VALIDITY: dict[str, Any] = {
 # Before the close, per exchange: SQUARE_OFF_SECONDS_BY_EXCHANGE=XNSE:900,XBOM:900
 VALIDITY["square_off_seconds_by_exchange"] = env.numbers_by_name("SQUARE_OFF_SECONDS_BY_EXCHANGE")
 
+# --- Who is sent what ------------------------------------------------------------------------------------------------
+# The hours in which an SMS may be sent, in each follower's time zone: 08:00-21:00. Empty = always.
+SMS_LEGAL_HOURS = env.hours("SMS_LEGAL_HOURS")
+# Then only these followers (external ids) are sent anything by a vendor.
+NOTIFYHUB_TEST_MODE = env.flag("NOTIFYHUB_TEST_MODE")
+NOTIFYHUB_TEST_FOLLOWERS = frozenset(env.texts("NOTIFYHUB_TEST_FOLLOWERS"))
+
 # --- Claims and wake-ups ---------------------------------------------------------------------------------------------
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, minimum=6)  # Renewed at a third of it.
 DISPATCH_INTERVAL_SECONDS = env.number("DISPATCH_INTERVAL_SECONDS", 1.0, minimum=0.05)
