@@ -205,6 +205,14 @@ BREAKER_PAUSE_SECONDS = env.number("BREAKER_PAUSE_SECONDS", 5.0, minimum=0.1)  #
 PROVE_OVERDUE_SECONDS = env.integer("PROVE_OVERDUE_SECONDS", 120, minimum=1)
 BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
 
+# --- Retention: what `manage.py prune` removes ------------------------------------------------------------------------
+# A quarter answers nearly every question about an alert. Trades are few beside their alerts, and are asked about in a
+# year's statements. Two days at least: the longest validity and its retries are over by then.
+NOTIFICATION_RETENTION_DAYS = env.integer("NOTIFICATION_RETENTION_DAYS", 90, minimum=2)
+EVENT_RETENTION_DAYS = env.integer("EVENT_RETENTION_DAYS", 400, minimum=2)
+if EVENT_RETENTION_DAYS < NOTIFICATION_RETENTION_DAYS:
+    raise ImproperlyConfigured("EVENT_RETENTION_DAYS must be at least NOTIFICATION_RETENTION_DAYS.")
+
 # --- Channels --------------------------------------------------------------------------------------------------------
 CHANNEL_POLICIES = {
     name: ChannelPolicy(
