@@ -31,7 +31,7 @@ def encrypt(address: str) -> str:
     key = settings.ENDPOINT_ENCRYPTION_KEYS[0]
     nonce = os.urandom(NONCE_BYTES)
     sealed = nonce + _cipher(key).encrypt(nonce, address.encode(), None)
-    return f"{VERSION}.{_key_id(key)}.{base64.b64encode(sealed).decode()}"
+    return f"{VERSION}.{key_id(key)}.{base64.b64encode(sealed).decode()}"
 
 
 def decrypt(stored: str) -> str:
@@ -39,8 +39,8 @@ def decrypt(stored: str) -> str:
 
     Raises UnknownKeyError where no configured key fits, or the value was tampered with.
     """
-    version, key_id, sealed = stored.split(".", 2)
-    key = next((k for k in settings.ENDPOINT_ENCRYPTION_KEYS if _key_id(k) == key_id), None)
+    version, wanted, sealed = stored.split(".", 2)
+    key = next((k for k in settings.ENDPOINT_ENCRYPTION_KEYS if key_id(k) == wanted), None)
     if version != VERSION or key is None:
         raise UnknownKeyError("The address was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS does not hold.")
     raw = base64.b64decode(sealed)
@@ -61,9 +61,14 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 @cache
-def _key_id(key: bytes) -> str:
+def key_id(key: bytes) -> str:
     """Names a key without telling anything about it."""
     return hashlib.sha256(b"key id" + key).hexdigest()[:8]
+
+
+def key_of(stored: str) -> str:
+    """The id of the key that a stored value was encrypted under; empty where it has no such form."""
+    return stored.split(".", 2)[1] if stored.count(".") >= 2 else ""
 
 
 class EncryptedTextField(models.TextField):

@@ -77,6 +77,9 @@ class TradeEvent(models.Model):
         null=True, blank=True, help_text="How many alerts the finished shards have written; so many must be stored."
     )
     fanned_out_at = models.DateTimeField(null=True, blank=True)
+    alerts_pruned_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since then its finished alerts may be gone, as the retention settings say."
+    )
 
     class Meta:
         verbose_name = "trade event"

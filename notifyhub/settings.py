@@ -212,6 +212,14 @@ BREAKER_PAUSE_SECONDS = env.number("BREAKER_PAUSE_SECONDS", 5.0, minimum=0.1)  #
 PROVE_OVERDUE_SECONDS = env.integer("PROVE_OVERDUE_SECONDS", 120, minimum=1)
 BATCH_RETENTION_SECONDS = env.integer("BATCH_RETENTION_SECONDS", 86_400, minimum=60)  # Finished batches.
 
+# --- Retention: what `manage.py prune` removes ------------------------------------------------------------------------
+# A quarter answers nearly every question about an alert. Trades are few beside their alerts, and are asked about in a
+# year's statements. Two days at least: the longest validity and its retries are over by then.
+NOTIFICATION_RETENTION_DAYS = env.integer("NOTIFICATION_RETENTION_DAYS", 90, minimum=2)
+EVENT_RETENTION_DAYS = env.integer("EVENT_RETENTION_DAYS", 400, minimum=2)
+if EVENT_RETENTION_DAYS < NOTIFICATION_RETENTION_DAYS:
+    raise ImproperlyConfigured("EVENT_RETENTION_DAYS must be at least NOTIFICATION_RETENTION_DAYS.")
+
 # --- Channels --------------------------------------------------------------------------------------------------------
 CHANNEL_POLICIES = {
     name: ChannelPolicy(
@@ -270,6 +278,12 @@ DEMO_INBOX = env.flag("DEMO_INBOX")
 
 # --- Security --------------------------------------------------------------------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", default=not DEBUG)
+# Only ever sent over HTTPS, so that plain HTTP on a developer's machine stays possible. 0 = none.
+SECURE_HSTS_SECONDS = env.integer("DJANGO_HSTS_SECONDS", 0 if DEBUG else 31_536_000)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag("DJANGO_HSTS_SUBDOMAINS")
+# Only behind a proxy that sets X-Forwarded-Proto itself and drops what a client sends.
+if env.flag("DJANGO_BEHIND_TLS_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 
