@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("notifications", "0009_replay_index")]
+    dependencies = [("notifications", "0010_sizing_reasons")]
 
     operations = [
         migrations.AddField(
