@@ -21,7 +21,12 @@ INBOX = "/api/v1/inbox/"
 @pytest.fixture
 def frames(monkeypatch) -> list[dict[str, Any]]:
     sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(live, "push", lambda pushed: sent.extend(frame for _, frame in pushed) or 0)
+
+    def push(pushed: Any) -> int:
+        sent.extend(frame for _, frame in pushed)
+        return 0
+
+    monkeypatch.setattr(live, "push", push)
     return sent
 
 
