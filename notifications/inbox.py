@@ -111,6 +111,55 @@ def mark_read(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
     return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
 
 
+def mark_unread(follower_id: ObjectId, entry_id: ObjectId) -> bool:
+    """read → unread. Returns whether the follower has such an entry."""
+    mine = {"_id": entry_id, "follower_id": follower_id}
+    change = {"$set": {"read_at": None}}
+    return _patiently(lambda: collection(InAppEntry).update_one(mine, change)).matched_count == 1
+
+
+def archive(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
+    """in the inbox → archived; once archived it keeps its time. Returns whether the follower has such an entry."""
+    mine = {"_id": entry_id, "follower_id": follower_id}
+    here, change = {**mine, "archived_at": None}, {"$set": {"archived_at": now}}
+    if _patiently(lambda: collection(InAppEntry).update_one(here, change)).matched_count:
+        return True
+    return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
+
+
+def mark_all_read(follower_id: ObjectId, now: datetime) -> list[ObjectId]:
+    """unread → read for all that is in the inbox. Returns those that were unread.
+
+    Index: notifications_inappentry (follower_id, created_at, _id).
+    """
+    unread = {**_visible(follower_id, now), "read_at": None}
+    found = _patiently(
+        lambda: [entry["_id"] for entry in collection(InAppEntry).find(unread, {"_id": 1}, hint=INBOX_INDEX)]
+    )
+    if found:
+        these = {"_id": {"$in": found}, "read_at": None}
+        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": {"read_at": now}}))
+    return found
+
+
+def made_between(follower_ids: Collection[ObjectId], since: datetime, until: datetime) -> dict[ObjectId, set[ObjectId]]:
+    """Follower → the ids of their entries made then. Answered by the index alone: (follower_id, created_at, _id)."""
+    query = {"follower_id": {"$in": list(follower_ids)}, "created_at": {"$gte": since, "$lt": until}}
+    fields = {"follower_id": 1, "_id": 1}
+    made: dict[ObjectId, set[ObjectId]] = {}
+    for row in _patiently(lambda: list(collection(InAppEntry).find(query, fields, hint=INBOX_INDEX))):
+        made.setdefault(row["follower_id"], set()).add(row["_id"])
+    return made
+
+
+def entries(follower_id: ObjectId, ids: Collection[ObjectId], now: datetime) -> list[Document]:
+    """Those of the entries that are in the follower's inbox, oldest first."""
+    query = {**_visible(follower_id, now), "_id": {"$in": list(ids)}}
+    return sorted(
+        _patiently(lambda: list(collection(InAppEntry).find(query))), key=lambda e: (e["created_at"], e["_id"])
+    )
+
+
 def _visible(follower_id: ObjectId, now: datetime) -> Document:
     return {"follower_id": follower_id, "expires_at": {"$gt": now}, "archived_at": None}
 

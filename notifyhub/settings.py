@@ -258,6 +258,8 @@ for _channel in CREDENTIALS:
 
 # --- Follower tokens -------------------------------------------------------------------------------------------------
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
+# Other sites whose pages show an inbox, such as https://app.example: they may open its socket and read its API.
+INBOX_ORIGINS = env.texts("INBOX_ORIGINS")
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")
 
