@@ -205,7 +205,8 @@ async def test_read_all_marks_what_is_in_the_inbox_of_this_follower(server: Serv
         await phone.say(type="read_all")
         heard = await phone.hear_until("unread_count.changed", count=0)
 
-    assert [f["id"] for f in heard[:-1]] == [str(e["_id"]) for e in mine]
+    assert {f["id"] for f in heard[:-1]} == {str(e["_id"]) for e in mine}
+    assert all(f["read_at"] for f in heard[:-1])
     assert (await sync_to_async(builders.inbox_entry)(other["_id"]))["read_at"] is None
 
 
