@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from bson import ObjectId
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from followers import clock
@@ -19,6 +21,8 @@ from notifications.frames import ClientFrame, CloseCode, ErrorCode, RemovalReaso
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SPEC: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 API_PAGE = (DOCS / "api.md").read_text()
+PUBLISHED = Path(__file__).with_name("asyncapi-3.0.0.schema.json.gz")
+"""From github.com/asyncapi/spec-json-schemas, schemas/3.0.0.json (Apache 2.0)."""
 MESSAGES = SPEC["components"]["messages"]
 
 
@@ -29,6 +33,13 @@ def validate(message: str, instance: Any) -> None:
 
 def names(operation: str) -> list[str]:
     return [ref["$ref"].rsplit("/", 1)[1] for ref in SPEC["operations"][operation]["messages"]]
+
+
+def test_it_is_a_valid_asyncapi_document():
+    schema = json.loads(gzip.decompress(PUBLISHED.read_bytes()))
+
+    assert [error.message for error in Draft7Validator(schema).iter_errors(SPEC)] == []
+    assert list(Draft7Validator(schema).iter_errors({**SPEC, "operations": {"x": {"action": "shout"}}}))
 
 
 def test_the_messages_are_those_of_the_code():

@@ -25,7 +25,6 @@ pytestmark = [
 
 tell = sync_to_async(push_alerts)
 stored_alert = sync_to_async(builders.stored_alert)
-stored_entry = sync_to_async(builders.stored_entry)
 
 
 @pytest.fixture(autouse=True)
@@ -114,8 +113,8 @@ async def test_it_comes_back_after_the_server_restarts_and_has_missed_nothing(an
 
 
 async def test_what_expires_fades_out_and_is_counted_no_more(server: Server, ann: Follower):
-    await stored_entry(ann, expires_at=clock.now() + timedelta(seconds=4))
-    await stored_entry(ann)
+    await stored_alert(ann, expires_at=clock.now() + timedelta(seconds=4))
+    await stored_alert(ann)
     async with visitor(ann) as person:
         page = await person.open(server.address)
         await expect(page.locator(".entry")).to_have_count(2)
@@ -127,7 +126,7 @@ async def test_what_expires_fades_out_and_is_counted_no_more(server: Server, ann
 
 async def test_it_is_used_by_keyboard_alone(server: Server, ann: Follower):
     for _ in range(3):
-        await stored_entry(ann)
+        await stored_alert(ann)
     async with visitor(ann) as person:
         page = await person.open(server.address)
         await expect(page.locator(".entry")).to_have_count(3)
@@ -154,7 +153,7 @@ async def test_it_is_used_by_keyboard_alone(server: Server, ann: Follower):
 async def test_older_entries_come_while_scrolling(server: Server, ann: Follower):
     at = clock.now()
     for second in range(45):
-        await stored_entry(ann, at - timedelta(seconds=second), expires_at=at + timedelta(hours=1))
+        await stored_alert(ann, at - timedelta(seconds=second), expires_at=at + timedelta(hours=1))
     async with visitor(ann) as person:
         page = await person.open(server.address)
         await expect(page.locator(".entry")).to_have_count(20)
@@ -185,7 +184,7 @@ async def test_a_token_that_ran_out_is_replaced(server: Server, ann: Follower, s
 
 async def test_hostile_words_stay_text(server: Server, ann: Follower):
     evil = "<img src=x onerror=alert(1)>"
-    await stored_entry(ann, payload={"title": evil, "symbol": evil, "side": "BUY", "currency": evil, "price": evil})
+    await stored_alert(ann, payload={"title": evil, "symbol": evil, "side": "BUY", "currency": evil, "price": evil})
     async with visitor(ann) as person:
         page = await person.open(server.address)
 

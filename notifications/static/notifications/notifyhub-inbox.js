@@ -46,7 +46,13 @@ class Tokens {
     this.refused = new Set();
   }
 
-  async get() {
+  /** Everybody who asks meanwhile is given the same one. */
+  get() {
+    this.asked ??= this.#get().finally(() => (this.asked = null));
+    return this.asked;
+  }
+
+  async #get() {
     if (this.current) return this.current;
     const token = await this.#fresh();
     if (!token || this.refused.has(token)) throw new TokenNeeded("A new follower token is needed.");
@@ -338,10 +344,15 @@ class NotifyHubInbox extends HTMLElement {
       delete this.tokenProvider;
       this.#tokenProvider = provider;
     }
+    this.outside = new AbortController();
+    const { signal } = this.outside;
+    document.addEventListener("pointerdown", (event) => this.#pressedOutside(event), { signal });
+    document.addEventListener("keydown", (event) => event.key === "Escape" && this.#close(), { signal });
     this.#start();
   }
 
   disconnectedCallback() {
+    this.outside.abort();
     this.#stop();
   }
 
@@ -364,8 +375,6 @@ class NotifyHubInbox extends HTMLElement {
     });
     this.since = "";
     this.clock = setInterval(() => this.#tick(), 1_000);
-    this.abort = new AbortController();
-    document.addEventListener("pointerdown", (event) => this.#pressedOutside(event), { signal: this.abort.signal });
     this.line.connect();
     this.#sync();
   }
@@ -373,7 +382,6 @@ class NotifyHubInbox extends HTMLElement {
   #stop() {
     this.line?.end();
     this.line = null;
-    this.abort?.abort();
     clearInterval(this.clock);
     clearTimeout(this.retry);
     for (const entry of this.#entries.values()) entry.element.remove();
@@ -465,9 +473,14 @@ class NotifyHubInbox extends HTMLElement {
             { class: "line", id: `title-${id}` },
             make("span", { class: "chip" }, label),
             make("strong", { class: "symbol" }, headline),
-            isCritical ? make("span", { class: "critical" }, "Critical") : null,
           ),
-          price ? make("div", { class: "price" }, "at ", make("b", {}, price)) : null,
+          make(
+            "div",
+            { class: "price" },
+            isCritical ? make("span", { class: "critical" }, "Critical") : null,
+            price ? make("b", {}, price) : null,
+            parts.ago,
+          ),
           body ? make("p", { class: "body" }, body) : null,
         ),
         quantity
@@ -477,7 +490,7 @@ class NotifyHubInbox extends HTMLElement {
       make(
         "div",
         { class: "foot" },
-        make("span", { class: "meta", id: `meta-${id}` }, parts.ago, icon("clock"), parts.left),
+        make("span", { class: "meta", id: `meta-${id}` }, icon("clock"), parts.left),
         why,
         make("span", { class: "actions" }, parts.read, iconButton("archive", "Archive", () => this.#archive(id))),
       ),
@@ -559,7 +572,7 @@ class NotifyHubInbox extends HTMLElement {
     const older = [...this.#parts.feed.children].find((other) => this.#isNewer(shown, this.#entries.get(other.dataset.id)));
     this.#parts.feed.insertBefore(shown.element, older ?? null);
     this.#setRead(shown, read_at);
-    if (!this.#acknowledged.has(id)) {
+    if (!read_at && !this.#acknowledged.has(id)) {
       this.#acknowledged.add(id);
       this.line.send({ type: "ack", id });
     }
@@ -758,8 +771,10 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   #close() {
+    if (!this.hasAttribute("open")) return;
+    const hadFocus = this.#parts.panel.contains(this.shadowRoot.activeElement);
     this.removeAttribute("open");
-    this.#parts.bell.focus();
+    if (hadFocus) this.#parts.bell.focus();
   }
 
   #pressedOutside(event) {
@@ -782,11 +797,6 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   #key(event) {
-    if (event.key === "Escape" && this.hasAttribute("open")) {
-      event.stopPropagation();
-      this.#close();
-      return;
-    }
     const focused = this.shadowRoot.activeElement;
     if (!this.#parts.scroll.contains(focused)) return;
     const index = this.#articles().indexOf(focused.closest("article"));
@@ -848,7 +858,7 @@ svg { width: 1.25em; height: 1.25em; fill: none; stroke: currentColor; stroke-wi
 }
 
 .panel {
-  position: absolute; z-index: 1000; top: calc(100% + 8px); inset-inline-end: 0; display: flex; flex-direction: column;
+  position: absolute; z-index: 1000; top: calc(100% + 16px); inset-inline-end: 0; display: flex; flex-direction: column;
   width: 424px; max-height: min(680px, calc(100vh - 96px)); border: 1px solid var(--line); border-radius: 18px;
   background: var(--surface); box-shadow: var(--shadow-far); overflow: hidden;
 }
@@ -885,15 +895,15 @@ h2 { font-size: 18px; font-weight: 680; letter-spacing: -.015em; line-height: 32
 .read .symbol { font-weight: 550; }
 .critical { display: inline-flex; align-items: center; gap: 4px; color: var(--sell); font-size: 12px; font-weight: 650; }
 .critical::before { content: "!"; display: grid; place-items: center; width: 14px; height: 14px; border-radius: 50%; background: var(--sell); color: var(--surface); font-size: 10.5px; font-weight: 800; line-height: 1; }
-.price { margin-top: 3px; color: var(--muted); font-size: 13.5px; }
-.price b { color: var(--text); font-weight: 550; font-variant-numeric: tabular-nums; }
+.price { display: flex; flex-wrap: wrap; align-items: center; gap: 0 9px; margin-top: 4px; color: var(--muted); font-size: 13px; }
+.price b { color: var(--text); font-size: 13.5px; font-weight: 550; font-variant-numeric: tabular-nums; }
 .body { margin-top: 4px; color: var(--muted); }
 .quantity { flex: none; text-align: end; }
 .quantity span { display: block; color: var(--muted); font-size: 11.5px; line-height: 16px; }
 .quantity b { display: block; font-size: 21px; font-weight: 680; line-height: 27px; letter-spacing: -.02em; font-variant-numeric: tabular-nums; color: var(--tone); }
-.foot { display: flex; align-items: center; gap: 10px; min-height: 30px; margin-top: 6px; color: var(--muted); font-size: 12.5px; }
+.foot { display: flex; align-items: center; gap: 14px; min-height: 30px; margin-top: 6px; color: var(--muted); font-size: 12.5px; }
 .meta { display: inline-flex; align-items: center; gap: 4px; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.meta svg { width: 14px; height: 14px; margin-inline-start: 7px; opacity: .75; }
+.meta svg { width: 14px; height: 14px; opacity: .75; }
 .urgent .left { color: var(--sell); font-weight: 650; }
 .why { display: inline-flex; align-items: center; gap: 2px; border-radius: 6px; color: var(--accent); font-weight: 550; white-space: nowrap; }
 .why:hover { text-decoration: underline; text-underline-offset: 3px; }
@@ -925,6 +935,8 @@ h2 { font-size: 18px; font-weight: 680; letter-spacing: -.015em; line-height: 32
   header { padding: max(12px, env(safe-area-inset-top)) 10px 12px 16px; }
   .entry { padding-inline: 18px 16px; }
   .icon { width: 40px; height: 40px; font-size: 17px; }
+  .foot { min-height: 40px; margin-top: 2px; }
+  .actions { gap: 0; }
   .actions { opacity: 1; }
 }
 @media (prefers-reduced-motion: no-preference) {
