@@ -194,7 +194,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
 
     async def _read_all(self) -> None:
         now = clock.now()
-        read = await _in_thread(inbox.mark_all_read)(self.follower_id, now)
+        read = await _in_thread(inbox.mark_many_read)(self.follower_id, now, None, now)
         await _in_thread(live.push_read)(self.follower_id, read, now)
 
     async def _resume(self, frame: Resume) -> None:
@@ -217,7 +217,7 @@ def _change_entry(follower_id: ObjectId, frame: Read | Unread | Archive, now: da
             if there := inbox.mark_read(follower_id, frame.id, now):
                 live.push_read(follower_id, [frame.id], now)
         case Unread():
-            if there := inbox.mark_unread(follower_id, frame.id):
+            if there := inbox.mark_unread(follower_id, frame.id, now):
                 live.push_read(follower_id, [frame.id], None)
         case Archive():
             if there := inbox.archive(follower_id, frame.id, now):

@@ -36,6 +36,23 @@ def newest(follower_id: ObjectId, now: datetime, limit: int) -> list[Document]:
     )
 
 
+def page(
+    follower_id: ObjectId, now: datetime, limit: int, after: tuple[datetime, ObjectId] | None, since: datetime | None
+) -> list[Document]:
+    """Entries newest first, from the one after (created_at, _id) on; with `since`, only those made later than it.
+
+    Index: notifications_inappentry (follower_id, created_at, _id).
+    """
+    made: Document = {**({"$lte": after[0]} if after else {}), **({"$gt": since} if since else {})}
+    query = {**_visible(follower_id, now), **({"created_at": made} if made else {})}
+    if after:
+        query["$or"] = [{"created_at": {"$lt": after[0]}}, {"_id": {"$lt": after[1]}}]
+    rows = collection(InAppEntry)
+    return _patiently(
+        lambda: list(rows.find(query).sort([("created_at", -1), ("_id", -1)]).hint(INBOX_INDEX).limit(limit))
+    )
+
+
 def pages_since(follower_id: ObjectId, since: datetime, now: datetime) -> Iterator[list[Document]]:
     """All entries made after `since` or up to RESUME_OVERLAP before it, oldest first, in pages of PAGE.
 
@@ -111,34 +128,35 @@ def mark_read(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
     return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
 
 
-def mark_unread(follower_id: ObjectId, entry_id: ObjectId) -> bool:
+def mark_unread(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
     """read → unread. Returns whether the follower has such an entry."""
     mine = {"_id": entry_id, "follower_id": follower_id}
-    change = {"$set": {"read_at": None}}
-    return _patiently(lambda: collection(InAppEntry).update_one(mine, change)).matched_count == 1
+    return _patiently(lambda: collection(InAppEntry).update_one(mine, {"$set": {"read_at": None}})).matched_count == 1
 
 
 def archive(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
-    """in the inbox → archived; once archived it keeps its time. Returns whether the follower has such an entry."""
+    """In the inbox → archived, once. Returns whether the follower has such an entry."""
     mine = {"_id": entry_id, "follower_id": follower_id}
-    here, change = {**mine, "archived_at": None}, {"$set": {"archived_at": now}}
-    if _patiently(lambda: collection(InAppEntry).update_one(here, change)).matched_count:
+    shown = {**mine, "archived_at": None}
+    if _patiently(lambda: collection(InAppEntry).update_one(shown, {"$set": {"archived_at": now}})).matched_count:
         return True
     return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
 
 
-def mark_all_read(follower_id: ObjectId, now: datetime) -> list[ObjectId]:
-    """unread → read for all that is in the inbox. Returns those that were unread.
+def mark_many_read(
+    follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
+) -> list[ObjectId]:
+    """unread → read, of these entries or of all made up to `before`. Returns those that were unread.
 
-    Index: notifications_inappentry (follower_id, created_at, _id).
+    Index: _id, or notifications_inappentry (follower_id, created_at, _id).
     """
-    unread = {**_visible(follower_id, now), "read_at": None}
-    found = _patiently(
-        lambda: [entry["_id"] for entry in collection(InAppEntry).find(unread, {"_id": 1}, hint=INBOX_INDEX)]
-    )
+    which: Document = {"_id": {"$in": list(ids)}} if ids is not None else {"created_at": {"$lte": before}}
+    query = {**_visible(follower_id, now), **which, "read_at": None}
+    hint = "_id_" if ids is not None else INBOX_INDEX
+    found = _patiently(lambda: [entry["_id"] for entry in collection(InAppEntry).find(query, {"_id": 1}, hint=hint)])
     if found:
-        these = {"_id": {"$in": found}, "read_at": None}
-        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": {"read_at": now}}))
+        these, change = {"_id": {"$in": found}, "read_at": None}, {"$set": {"read_at": now}}
+        _patiently(lambda: collection(InAppEntry).update_many(these, change))
     return found
 
 

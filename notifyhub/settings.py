@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
+from corsheaders.defaults import default_headers
 from pymongo.uri_parser import parse_uri
 
 from delivery.channels.credentials import CREDENTIALS, is_on
@@ -34,6 +35,10 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "corsheaders",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "followers",
     "notifications",
     "delivery",  # Before django_dramatiq: its rundramatiq builds on theirs.
@@ -42,6 +47,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -259,9 +265,39 @@ for _channel in CREDENTIALS:
 # --- Follower tokens -------------------------------------------------------------------------------------------------
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
 # Other sites whose pages show an inbox, such as https://app.example: they may open its socket and read its API.
-INBOX_ORIGINS = env.texts("INBOX_ORIGINS")
+INBOX_ORIGINS = CORS_ALLOWED_ORIGINS = env.texts("INBOX_ORIGINS")
+CORS_URLS_REGEX = r"^/api/v1/"
+CORS_EXPOSE_HEADERS = ["ETag", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "if-none-match"]
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")
+
+# --- REST API --------------------------------------------------------------------------------------------------------
+# Follower tokens are made with the first and taken with any; to rotate, put a new one in front, and drop the old one a
+# token's life later. Empty = DJANGO_SECRET_KEY.
+FOLLOWER_TOKEN_SECRETS = env.texts("FOLLOWER_TOKEN_SECRETS")
+API_SERVICE_PER_MINUTE = env.integer("API_SERVICE_PER_MINUTE", 1_200, minimum=1)  # Calls of one key.
+API_FOLLOWER_PER_MINUTE = env.integer("API_FOLLOWER_PER_MINUTE", 300, minimum=1)  # Calls of one follower.
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "followers.api.errors.handle",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "NotifyHub",
+    "VERSION": "1",
+    "DESCRIPTION": "Trade alerts: for services that feed it, and for apps that show an inbox.",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",  # Served from here: no other host is asked.
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
 
 # --- Security --------------------------------------------------------------------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", default=not DEBUG)

@@ -1,21 +1,16 @@
-"""A Chromium for the tests of the inbox component, and the part of the REST API that it needs."""
+"""A Chromium for the tests of the inbox component."""
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from asgiref.sync import sync_to_async
-from bson import ObjectId
 from playwright.async_api import BrowserContext, Page, Route, async_playwright
 
-from followers import clock
 from followers.models import Follower
-from notifications import frames, inbox
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -47,43 +42,17 @@ async def visitor(follower: Follower, **options: Any) -> AsyncIterator[Visitor]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = await browser.new_context(**options)
-        await context.route("**/api/v1/inbox/**", Rest(follower).answer)
+        await context.route(re.compile("/api/v1/inbox/[0-9a-f]{24}$"), explain)
         yield Visitor(context, follower)
         await browser.close()
 
 
-class Rest:
-    """The inbox over REST, from the real database, answered inside the browser: pages, count and detail."""
-
-    def __init__(self, follower: Follower) -> None:
-        self.follower = follower
-
-    async def answer(self, route: Route) -> None:
-        url = urlsplit(route.request.url)
-        assert route.request.headers["authorization"].startswith("Bearer ")
-        name = url.path.removeprefix("/api/v1/inbox/")
-        if name == "count":
-            count = await sync_to_async(inbox.unread_count)(self.follower.pk, clock.now())
-            body: dict[str, Any] = {"count": count}
-        elif name:
-            body = await self._detail(ObjectId(name))
-        else:
-            body = await self._page({key: values[0] for key, values in parse_qs(url.query).items()})
-        await route.fulfill(status=200, content_type="application/json", body=json.dumps(body))
-
-    async def _page(self, query: dict[str, str]) -> dict[str, Any]:
-        limit, start = int(query["limit"]), int(query.get("cursor", "0"))
-        found = await sync_to_async(inbox.newest)(self.follower.pk, clock.now(), start + limit + 1)
-        page = [frames.created(entry) for entry in found[start : start + limit]]
-        following = f"http://elsewhere.example/api/v1/inbox/?limit={limit}&cursor={start + limit}"
-        return {"next": following if len(found) > start + limit else None, "previous": None, "results": page}
-
-    async def _detail(self, oid: ObjectId) -> dict[str, Any]:
-        [entry] = await sync_to_async(inbox.entries)(self.follower.pk, [oid], clock.now())
-        summary = "The trader bought 50. Your portfolio is a tenth of the trader's, so your share is 5."
-        steps = [
-            {"label": "The trader's quantity", "value": "50"},
-            {"label": "Your portfolio to the trader's", "value": "× 0.1"},
-            {"label": "Your quantity", "value": entry["payload"]["suggested_qty"]},
-        ]
-        return {"id": str(oid), "explanation": {"summary": summary, "steps": steps}}
+async def explain(route: Route) -> None:
+    """The detail of an alert that stands in the database without its trade."""
+    summary = "The trader bought 50. Your portfolio is a tenth of the trader's, so your share is 5."
+    steps = [
+        {"label": "The trader's quantity", "value": "50"},
+        {"label": "Your portfolio to the trader's", "value": "× 0.1"},
+        {"label": "Your quantity", "value": "5"},
+    ]
+    await route.fulfill(json={"explanation": {"summary": summary, "steps": steps}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 from asgiref.sync import sync_to_async
+from django.test import Client
 from websockets.exceptions import ConnectionClosed
 
 from followers.models import Follower
@@ -16,6 +17,31 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def ticket_of(follower: Follower) -> str:
     return tickets.issue(tokens.verify(tokens.mint(follower)))
+
+
+async def test_a_ticket_is_fetched_by_token(server: Server, ann: Follower, client: Client):
+    token = await sync_to_async(tokens.mint)(ann)
+    post = sync_to_async(client.post)
+
+    answer = await post("/api/v1/ws-ticket", headers={"authorization": f"Bearer {token}"})
+
+    assert answer.status_code == 201
+    assert answer.json()["expires_in"] == 30
+    async with raw_socket(server, [], path=f"/ws/inbox/?ticket={answer.json()['ticket']}") as socket:
+        assert (await App(socket).hear())["count"] == 0
+    refused = await post("/api/v1/ws-ticket", headers={"authorization": "Bearer a.b.c"})
+    assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid")
+
+
+def test_only_pages_of_named_origins_may_read_the_api(client: Client, ann: Follower, settings):
+    settings.CORS_ALLOWED_ORIGINS = ["https://app.example"]
+    token = {"authorization": f"Bearer {tokens.mint(ann)}"}
+
+    ours = client.get("/api/v1/inbox/count", headers={**token, "origin": "https://app.example"})
+    other = client.get("/api/v1/inbox/count", headers={**token, "origin": "https://evil.example"})
+
+    assert ours["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-origin" not in other
 
 
 async def closing(server: Server, ticket: str) -> tuple[int, str]:

@@ -83,14 +83,13 @@ class Api {
     this.tokens = tokens;
   }
 
-  /** A page of entries; `next` is what the page before said of this one. */
-  async page(next, limit = PAGE) {
-    // Only the query of `next` is taken: whatever host it names, the token goes to ours alone.
-    return this.#get(`inbox/${next ? new URL(next, this.base).search : `?limit=${limit}`}`);
+  /** A page of entries; `cursor` is what the page before gave as `next`. */
+  async page(cursor, limit = PAGE) {
+    return this.#get(`inbox/?${new URLSearchParams({ limit, ...(cursor && { cursor }) })}`);
   }
 
   async count() {
-    return (await this.#get("inbox/count")).count;
+    return (await this.#get("inbox/count")).unread;
   }
 
   async detail(id) {
@@ -814,12 +813,13 @@ class NotifyHubInbox extends HTMLElement {
   }
 }
 
-/** How the quantity was worked out, as the detail call explains it. */
-function explanation(detail) {
-  const { summary = "", steps = [] } = detail.explanation ?? {};
+/** How the quantity was worked out, as the detail call explains it: a text, sentences, or a summary with steps. */
+function explanation({ explanation: given }) {
+  if (typeof given === "string") return [make("p", {}, given)];
+  if (Array.isArray(given)) return given.map((sentence) => make("p", {}, sentence));
   const list = make("ol", {});
-  for (const step of steps) list.append(make("li", {}, make("span", {}, step.label), make("b", {}, grouped(step.value))));
-  return steps.length ? [make("p", {}, summary), list] : [make("p", {}, summary)];
+  for (const { label, value } of given.steps) list.append(make("li", {}, make("span", {}, label), make("b", {}, grouped(value))));
+  return [make("p", {}, given.summary), list];
 }
 
 // --- Looks ------------------------------------------------------------------------------------------------------------
