@@ -105,4 +105,4 @@ async def app(server: Server, token: str, **options: Any) -> AsyncIterator[App]:
 
 
 def raw_socket(server: Server, subprotocols: list[str], path: str = "/ws/inbox/", **options: Any) -> connect:
-    return connect(f"ws://{server.address}{path}", subprotocols=subprotocols, **options)  # type: ignore[arg-type]
+    return connect(f"ws://{server.address}{path}", subprotocols=subprotocols or None, **options)  # type: ignore[arg-type]

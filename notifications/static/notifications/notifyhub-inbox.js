@@ -314,6 +314,8 @@ class NotifyHubInbox extends HTMLElement {
   #isSyncing = false;
   #mustSync = false;
   #failures = 0;
+  #changes = 0; // Counts what was told or done, so that a slow answer does not undo it.
+  #counted = 0; // The change that the unread count is of.
   #clockAhead = 0; // The server's clock decides what is still valid; this one may be wrong by minutes.
   #parts = {};
 
@@ -511,8 +513,9 @@ class NotifyHubInbox extends HTMLElement {
       while (this.#mustSync && line === this.line) {
         this.#mustSync = false;
         const limit = Math.min(MOST_RELOADED, Math.max(PAGE, this.#entries.size));
+        const asked = this.#changes;
         const [page, count] = await Promise.all([this.api.page(null, limit), this.api.count()]);
-        if (line === this.line) this.#synced(page, count);
+        if (line === this.line) this.#synced(page, count, asked);
       }
     } catch (error) {
       this.#loadAgain(() => this.#sync(), error);
@@ -522,10 +525,11 @@ class NotifyHubInbox extends HTMLElement {
     if (this.line && line !== this.line) this.#sync();
   }
 
-  #synced(page, count) {
+  /** What has changed since it was `asked` for is newer than the answer. */
+  #synced(page, count, asked) {
     if (!this.#isLoaded) this.#next = page.next;
-    page.results.forEach((entry) => this.#show(entry, false));
-    this.#setUnread(count);
+    page.results.forEach((entry) => this.#show(entry, false, asked));
+    if (this.#counted <= asked) this.#setUnread(count);
     this.#failures = 0;
     this.#isLoaded = true;
     this.#parts.skeleton.hidden = true;
@@ -556,16 +560,16 @@ class NotifyHubInbox extends HTMLElement {
     }
   }
 
-  #show(entry, isArriving) {
+  #show(entry, isArriving, asked = this.#changes) {
     if (this.#gone.has(entry.id) || Date.parse(entry.expires_at) <= this.#now()) return false;
     if (entry.created_at > this.since) this.since = entry.created_at;
     const known = this.#entries.get(entry.id);
     if (known) {
-      this.#setRead(known, entry.read_at);
+      if (known.changed <= asked) this.#setRead(known, entry.read_at);
       return false;
     }
     const { id, created_at, expires_at, read_at, payload } = entry;
-    const shown = this.#entryElement({ id, created_at, expires_at, read_at, payload });
+    const shown = this.#entryElement({ id, created_at, expires_at, read_at, payload, changed: 0 });
     this.#entries.set(id, shown);
     shown.element.classList.toggle("arriving", isArriving);
     const older = [...this.#parts.feed.children].find((other) => this.#isNewer(shown, this.#entries.get(other.dataset.id)));
@@ -606,6 +610,7 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   #receive(frame) {
+    this.#changes++;
     switch (frame.type) {
       case "notification.created":
         if (this.#show(frame, true)) this.#arrived(this.#entries.get(frame.id));
@@ -646,12 +651,14 @@ class NotifyHubInbox extends HTMLElement {
   #markRead(id) {
     const entry = this.#entries.get(id);
     if (!entry || entry.read_at) return;
+    this.#changes++;
     this.#setRead(entry, new Date(this.#now()).toISOString());
     this.#setUnread(this.#unread - 1);
     this.line.send({ type: "read", id });
   }
 
   #toggleRead(id) {
+    this.#changes++;
     const entry = this.#entries.get(id);
     if (!entry.read_at) return this.#markRead(id);
     this.#setRead(entry, null);
@@ -662,12 +669,14 @@ class NotifyHubInbox extends HTMLElement {
   #archive(id) {
     const entry = this.#entries.get(id);
     if (!entry) return;
+    this.#changes++;
     if (!entry.read_at) this.#setUnread(this.#unread - 1);
     this.#remove(id, true);
     this.line.send({ type: "archive", id });
   }
 
   #readAll() {
+    this.#changes++;
     const at = new Date(this.#now()).toISOString();
     for (const entry of this.#entries.values()) if (!entry.read_at) this.#setRead(entry, at);
     this.#setUnread(0);
@@ -693,6 +702,7 @@ class NotifyHubInbox extends HTMLElement {
 
   // --- Showing --------------------------------------------------------------------------------------------------------
   #setRead(entry, readAt) {
+    entry.changed = this.#changes;
     entry.read_at = readAt ?? null;
     const isRead = Boolean(readAt);
     entry.element.classList.toggle("read", isRead);
@@ -704,6 +714,7 @@ class NotifyHubInbox extends HTMLElement {
 
   #setUnread(count) {
     const before = this.#unread;
+    this.#counted = this.#changes;
     this.#unread = Math.max(0, count);
     const { badge, bell, readAll, count: text } = this.#parts;
     badge.textContent = this.#unread > 99 ? "99+" : String(this.#unread);
