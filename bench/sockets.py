@@ -81,7 +81,7 @@ class Listeners:
             "sockets": len(self._offers),
             "connects_per_second": round(len(self._offers) / connected_seconds),
             "kib_per_socket": round(memory / len(self._offers) / 1024, 1),
-            **self._judge(trades),
+            **await asyncio.to_thread(self._judge, trades),
         }
 
     async def _open(self, stack: AsyncExitStack, gate: asyncio.Semaphore, url: str, follower: str, token: str) -> None:
