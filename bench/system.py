@@ -35,10 +35,12 @@ SETTLE_SECONDS = 600
 class System:
     """A running NotifyHub. `running` makes one."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, children: Children, directory: Path) -> None:
         from delivery.kafka import connect_producer
 
         self.sandbox = sandbox
+        self.children = children
+        self.directory = directory
         self._producer = connect_producer()
 
     def close(self) -> None:
@@ -106,7 +108,10 @@ def percentile(values: list[float], share: float) -> float:
 
 @contextmanager
 def running(audiences: Mapping[str, Mapping[str, int]], settings: Mapping[str, str]) -> Iterator[System]:
-    """Starts everything, loads the followers of each trader (channel → how many), and stops it all at the end."""
+    """Starts everything, loads the followers of each trader (channel → how many), and stops it all at the end.
+
+    Followers on `in_app` have no endpoint: their alerts are in their inboxes alone.
+    """
     directory = Path(tempfile.mkdtemp(prefix="notifyhub-bench-"))
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -126,7 +131,7 @@ def running(audiences: Mapping[str, Mapping[str, int]], settings: Mapping[str, s
         children.wait_until(consumer, commands.consumes, 120)
         children.wait_until(dispatcher, commands.dispatches, 120)
         django.setup()
-        system = System(vendors.sandbox)
+        system = System(vendors.sandbox, children, directory)
         cleanup.callback(system.close)
         yield system
 
@@ -137,8 +142,8 @@ def _lines(audiences: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
         for channel, count in channels.items():
             for _ in range(count):
                 number += 1
-                endpoint = {"channel": channel, **ADDRESSES[channel](number)}
+                endpoints = [] if channel == "in_app" else [{"channel": channel, **ADDRESSES[channel](number)}]
                 yield json.dumps({
                     "traderId": trader, "traderPortfolio": "100000", "followerId": f"F-{number}", "currency": "INR",
-                    "followerPortfolio": "10000", "endpoints": [endpoint],
+                    "followerPortfolio": "10000", "endpoints": endpoints,
                 })  # fmt: skip

@@ -43,6 +43,7 @@ def workers(processes: int, *priorities: str) -> list[str]:
 def web(port: int) -> list[str]:
     command = [sys.executable, "-m", "uvicorn", "notifyhub.asgi:application", "--app-dir", str(PROJECT_ROOT)]
     command += ["--no-access-log", "--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "2"]
+    command += ["--ws-max-size", "65536", "--ws-per-message-deflate", "false"]
     return command
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import parse_qs
 
 from bson import ObjectId
 from channels.db import database_sync_to_async
@@ -15,16 +17,27 @@ from redis.exceptions import RedisError
 
 from followers import clock
 from followers.outage import MONGODB, REDIS
-from notifications import frames, inbox, live, tokens
-from notifications.frames import Ack, ErrorCode, FrameError, Read, RemovalReason, Resume
+from notifications import frames, inbox, live, tickets, tokens
+from notifications.frames import (
+    Ack,
+    Archive,
+    CloseCode,
+    ErrorCode,
+    FrameError,
+    Ping,
+    Read,
+    ReadAll,
+    RemovalReason,
+    Resume,
+    Unread,
+)
 from notifications.sockets import Sockets, sockets_of_this_process
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SUBPROTOCOL = "notifyhub.v1"
-CLOSE_UNAUTHORISED = 4401  # The reason is the token error's code.
-CLOSE_TRY_AGAIN_LATER = 1013
+REMEMBERED = 64  # Entries that a socket knows it has told of; see `sockets`.
 
 
 class InboxConsumer(AsyncWebsocketConsumer):
@@ -33,7 +46,8 @@ class InboxConsumer(AsyncWebsocketConsumer):
     A client offers two subprotocols, `notifyhub.v1` and its follower token, in any order; the server selects the first,
     so that the token is in no answer and in no address. A bad token is told after the handshake, by close code 4401: a
     refusal before it would show as HTTP 403, without a reason. The socket ends with its token, likewise by 4401; a
-    client then gets a new token, connects and resumes, and misses nothing.
+    client then gets a new token, connects and resumes, and misses nothing. A client that cannot offer subprotocols
+    fetches a ticket by its token, and connects with `?ticket=`; the socket still ends with the token.
 
     On connect the client is told its unread count. What it missed it asks for by `resume`, naming the `created_at` of
     the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has.
@@ -49,6 +63,8 @@ class InboxConsumer(AsyncWebsocketConsumer):
         self._waiting: Resume | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._is_accepted = False
+        self.told: deque[str] = deque(maxlen=REMEMBERED)
+        self.pinged_at: float | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -57,7 +73,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
             REDIS.away(error)
             if not self._is_accepted:
                 await send({"type": "websocket.accept", "subprotocol": _selected(scope["subprotocols"])})
-            await send({"type": "websocket.close", "code": CLOSE_TRY_AGAIN_LATER})
+            await send({"type": "websocket.close", "code": CloseCode.TRY_AGAIN_LATER.value})
         finally:
             await self._forget()  # However it ended: a client that vanished leaves no disconnect behind.
 
@@ -65,15 +81,21 @@ class InboxConsumer(AsyncWebsocketConsumer):
         await self.accept(_selected(self.scope["subprotocols"]))
         self._is_accepted = True
         try:
-            claims = tokens.verify(_offered_token(self.scope["subprotocols"]))
+            claims = await self._claims()
         except tokens.TokenError as error:
-            await self.close(CLOSE_UNAUTHORISED, error.code.value)
+            await self.close(CloseCode.UNAUTHORISED.value, error.code.value)
             return
         self.follower_id = claims.follower_id
         seconds = (claims.expires_at - clock.now()).total_seconds()
         self._expiry = asyncio.get_running_loop().call_later(seconds, self._end_with_token)
         self._sockets = sockets_of_this_process()
         await self._sockets.add(self)
+
+    async def _claims(self) -> tokens.Claims:
+        """Whose socket this is, by ticket or token. Raises TokenError, and RedisError for a ticket."""
+        if ticket := parse_qs(self.scope["query_string"].decode("ascii", "replace")).get("ticket"):
+            return await _in_thread(tickets.redeem)(ticket[0])
+        return tokens.verify(_offered_token(self.scope["subprotocols"]))
 
     async def disconnect(self, code: int) -> None:
         await self._forget()
@@ -87,12 +109,28 @@ class InboxConsumer(AsyncWebsocketConsumer):
             await sockets.remove(self)
 
     def _end_with_token(self) -> None:
-        self._closing = asyncio.create_task(self.close(CLOSE_UNAUTHORISED, tokens.TokenErrorCode.EXPIRED.value))
+        self._closing = asyncio.create_task(
+            self.close(CloseCode.UNAUTHORISED.value, tokens.TokenErrorCode.EXPIRED.value)
+        )
 
     # --- From our own processes --------------------------------------------------------------------------------------
     async def inbox_frame(self, event: dict[str, Any]) -> None:
         """A frame for this follower."""
+        if entry := event.get("entry"):
+            self.told.append(entry)
         await self.send(event["text"])
+
+    async def tell(self, entry_ids: Collection[ObjectId]) -> None:
+        now = clock.now()
+        found = await _in_thread(inbox.entries)(self.follower_id, entry_ids, now)
+        self.told.extend(str(entry) for entry in entry_ids)  # Also what has gone meanwhile: it is not looked for again.
+        for entry in found:
+            await self._send_frame(frames.created(entry))
+        if found:
+            await self._send_frame(frames.unread_count(await _in_thread(inbox.unread_count)(self.follower_id, now)))
+
+    async def end_silence(self) -> None:
+        await self.close(CloseCode.SILENT.value, "silent")
 
     async def inbox_registered(self, event: dict[str, Any]) -> None:
         """This socket hears what is pushed from now on: the time to read the inbox, and not before."""
@@ -124,8 +162,13 @@ class InboxConsumer(AsyncWebsocketConsumer):
         match frame:
             case Ack():
                 await self._carry_out(self._acknowledge(frame))
-            case Read():
-                await self._carry_out(self._read(frame))
+            case Read() | Unread() | Archive():
+                await self._carry_out(self._change(frame))
+            case ReadAll():
+                await self._carry_out(self._read_all())
+            case Ping():
+                self.pinged_at = asyncio.get_running_loop().time()
+                await self._send_frame(frames.pong(clock.now()))
             case Resume() if self._registered:
                 await self._carry_out(self._resume(frame))
             case Resume():
@@ -145,10 +188,14 @@ class InboxConsumer(AsyncWebsocketConsumer):
         if not await _in_thread(inbox.acknowledge)(self.follower_id, frame.id, clock.now()):
             raise FrameError(ErrorCode.NOT_FOUND, f"There is no alert {frame.id}.")
 
-    async def _read(self, frame: Read) -> None:
-        if not await _in_thread(inbox.mark_read)(self.follower_id, frame.id, clock.now()):
+    async def _change(self, frame: Read | Unread | Archive) -> None:
+        if not await _in_thread(_change_entry)(self.follower_id, frame, clock.now()):
             raise FrameError(ErrorCode.NOT_FOUND, f"There is no entry {frame.id} in the inbox.")
-        await _in_thread(live.push_unread_count)(self.follower_id)
+
+    async def _read_all(self) -> None:
+        now = clock.now()
+        read = await _in_thread(inbox.mark_many_read)(self.follower_id, now, None, now)
+        await _in_thread(live.push_read)(self.follower_id, read, now)
 
     async def _resume(self, frame: Resume) -> None:
         for entry in await _in_thread(inbox.gone)(self.follower_id, frame.known, clock.now()) if frame.known else ():
@@ -156,10 +203,26 @@ class InboxConsumer(AsyncWebsocketConsumer):
         pages = inbox.pages_since(self.follower_id, frame.since, clock.now())
         while page := await _in_thread(next)(pages, None):
             for entry in page:
+                self.told.append(str(entry["_id"]))
                 await self._send_frame(frames.created(entry))
 
     async def _send_frame(self, frame: dict[str, Any]) -> None:
         await self.send(frames.encode(frame))
+
+
+def _change_entry(follower_id: ObjectId, frame: Read | Unread | Archive, now: datetime) -> bool:
+    """Carries it out and tells all sockets of the follower, this one too. Returns whether there is such an entry."""
+    match frame:
+        case Read():
+            if there := inbox.mark_read(follower_id, frame.id, now):
+                live.push_read(follower_id, [frame.id], now)
+        case Unread():
+            if there := inbox.mark_unread(follower_id, frame.id, now):
+                live.push_read(follower_id, [frame.id], None)
+        case Archive():
+            if there := inbox.archive(follower_id, frame.id, now):
+                live.push_archived(follower_id, [frame.id])
+    return there
 
 
 def _in_thread(function: Callable[P, T]) -> Callable[P, Any]:

@@ -2,22 +2,29 @@
 
 Server to client:
   {"type": "notification.created", "id", "created_at", "expires_at", "read_at", "payload": {…}}
+  {"type": "notification.updated", "id", "read_at"}  Read (a time) or unread again (null), here or elsewhere.
   {"type": "notification.removed", "id", "reason"}
   {"type": "unread_count.changed", "count"}
+  {"type": "pong", "now"}                            The server's time: by it, and no other clock, alerts expire.
   {"type": "error", "code", "message"}
 Client to server:
   {"type": "ack", "id"}                      The alert has arrived.
   {"type": "read", "id"}                     A person has seen it.
+  {"type": "unread", "id"}                   It is to count as new again.
+  {"type": "archive", "id"}                  It leaves the inbox, for good.
+  {"type": "read_all"}                       A person has seen all that is in the inbox.
   {"type": "resume", "since", "known": […]}  What came after `since`? `known` (optional, at most 500 ids): of these,
                                              those that are gone are answered by `notification.removed`.
+  {"type": "ping"}                           Answered by `pong`. Who pings once must go on: see `sockets`.
 Ids are 24 hexadecimal characters, times RFC 3339 in UTC.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import orjson
@@ -41,9 +48,45 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "unavailable"  # The database is away; try again.
 
 
+class ServerFrame(StrEnum):
+    CREATED = "notification.created"
+    UPDATED = "notification.updated"
+    REMOVED = "notification.removed"
+    UNREAD_COUNT = "unread_count.changed"
+    PONG = "pong"
+    ERROR = "error"
+
+
+class ClientFrame(StrEnum):
+    ACK = "ack"
+    READ = "read"
+    UNREAD = "unread"
+    ARCHIVE = "archive"
+    READ_ALL = "read_all"
+    RESUME = "resume"
+    PING = "ping"
+
+
+class CloseCode(IntEnum):
+    """Why the server ends a socket; `label` says what the app does. docs/api.md and asyncapi.yaml list them."""
+
+    UNAUTHORISED = 4401, "token_expired, token_invalid or ticket_invalid: get a new token, connect, resume"
+    FORBIDDEN = 4403, "origin_not_allowed: this site may not open an inbox; do not try again"
+    SILENT = 4408, "silent: you had begun to ping and stopped; connect and resume"
+    TRY_AGAIN_LATER = 1013, "a server is away: connect again after a pause, and resume"
+
+    label: str
+
+    def __new__(cls, code: int, label: str) -> CloseCode:
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.label = label
+        return member
+
+
 class RemovalReason(StrEnum):
-    OUTDATED = "outdated"  # Expired, replaced by a newer one, or beyond the number that is kept.
     ARCHIVED = "archived"  # By the follower, here or on another device.
+    OUTDATED = "outdated"  # Expired, replaced by a newer one, or beyond the number that is kept.
 
 
 class FrameError(Exception):
@@ -65,12 +108,42 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    id: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    id: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAll:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     since: datetime  # Aware UTC.
     known: tuple[ObjectId, ...] = ()
 
 
-def parse(text: str | None) -> Ack | Read | Resume:
+Parsed = Ack | Read | Unread | Archive | ReadAll | Resume | Ping
+
+WITH_AN_ID: dict[str, Callable[[ObjectId], Parsed]] = {
+    ClientFrame.ACK: Ack,
+    ClientFrame.READ: Read,
+    ClientFrame.UNREAD: Unread,
+    ClientFrame.ARCHIVE: Archive,
+}
+
+
+def parse(text: str | None) -> Parsed:
     """Reads a client's text frame (None = it was binary). Raises FrameError."""
     if text is None:
         raise FrameError(ErrorCode.INVALID_FRAME, "Frames are text.")
@@ -84,14 +157,16 @@ def parse(text: str | None) -> Ack | Read | Resume:
     if not isinstance(frame, dict):
         raise FrameError(ErrorCode.INVALID_FRAME, "A frame is a JSON object.")
     match frame.get("type"):
-        case "ack":
-            return Ack(_object_id(frame.get("id")))
-        case "read":
-            return Read(_object_id(frame.get("id")))
-        case "resume":
+        case str(type_) if type_ in WITH_AN_ID:
+            return WITH_AN_ID[type_](_object_id(frame.get("id")))
+        case ClientFrame.READ_ALL:
+            return ReadAll()
+        case ClientFrame.RESUME:
             return Resume(_time(frame.get("since")), _known(frame.get("known")))
+        case ClientFrame.PING:
+            return Ping()
         case _:
-            raise FrameError(ErrorCode.UNKNOWN_TYPE, "A frame's type is ack, read or resume.")
+            raise FrameError(ErrorCode.UNKNOWN_TYPE, f"A frame's type is one of {', '.join(ClientFrame)}.")
 
 
 def _object_id(value: Any) -> ObjectId:
@@ -122,7 +197,7 @@ def _known(value: Any) -> tuple[ObjectId, ...]:
 def created(entry: dict[str, Any]) -> dict[str, Any]:
     """The frame of an in-app entry, from its stored document."""
     return {
-        "type": "notification.created",
+        "type": ServerFrame.CREATED.value,
         "id": str(entry["_id"]),
         "created_at": rfc3339(entry["created_at"]),
         "expires_at": rfc3339(entry["expires_at"]),
@@ -131,16 +206,28 @@ def created(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def updated(entry_id: ObjectId, read_at: datetime | None) -> dict[str, Any]:
+    return {
+        "type": ServerFrame.UPDATED.value,
+        "id": str(entry_id),
+        "read_at": None if read_at is None else rfc3339(read_at),
+    }
+
+
 def removed(entry_id: ObjectId, reason: RemovalReason) -> dict[str, Any]:
-    return {"type": "notification.removed", "id": str(entry_id), "reason": reason.value}
+    return {"type": ServerFrame.REMOVED.value, "id": str(entry_id), "reason": reason.value}
 
 
 def unread_count(count: int) -> dict[str, Any]:
-    return {"type": "unread_count.changed", "count": count}
+    return {"type": ServerFrame.UNREAD_COUNT.value, "count": count}
+
+
+def pong(now: datetime) -> dict[str, Any]:
+    return {"type": ServerFrame.PONG.value, "now": rfc3339(now)}
 
 
 def error(code: ErrorCode, message: str) -> dict[str, Any]:
-    return {"type": "error", "code": code.value, "message": message}
+    return {"type": ServerFrame.ERROR.value, "code": code.value, "message": message}
 
 
 def rfc3339(at: datetime) -> str:

@@ -145,16 +145,37 @@ def archive(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
 
 def mark_many_read(
     follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
-) -> int:
-    """unread → read, of these entries or of all made up to `before`. Returns how many were unread.
+) -> list[ObjectId]:
+    """unread → read, of these entries or of all made up to `before`. Returns those that were unread.
 
     Index: _id, or notifications_inappentry (follower_id, created_at, _id).
     """
     which: Document = {"_id": {"$in": list(ids)}} if ids is not None else {"created_at": {"$lte": before}}
     query = {**_visible(follower_id, now), **which, "read_at": None}
     hint = "_id_" if ids is not None else INBOX_INDEX
-    change = {"$set": {"read_at": now}}
-    return _patiently(lambda: collection(InAppEntry).update_many(query, change, hint=hint)).modified_count
+    found = _patiently(lambda: [entry["_id"] for entry in collection(InAppEntry).find(query, {"_id": 1}, hint=hint)])
+    if found:
+        these, change = {"_id": {"$in": found}, "read_at": None}, {"$set": {"read_at": now}}
+        _patiently(lambda: collection(InAppEntry).update_many(these, change))
+    return found
+
+
+def made_between(follower_ids: Collection[ObjectId], since: datetime, until: datetime) -> dict[ObjectId, set[ObjectId]]:
+    """Follower → the ids of their entries made then. Answered by the index alone: (follower_id, created_at, _id)."""
+    query = {"follower_id": {"$in": list(follower_ids)}, "created_at": {"$gte": since, "$lt": until}}
+    fields = {"follower_id": 1, "_id": 1}
+    made: dict[ObjectId, set[ObjectId]] = {}
+    for row in _patiently(lambda: list(collection(InAppEntry).find(query, fields, hint=INBOX_INDEX))):
+        made.setdefault(row["follower_id"], set()).add(row["_id"])
+    return made
+
+
+def entries(follower_id: ObjectId, ids: Collection[ObjectId], now: datetime) -> list[Document]:
+    """Those of the entries that are in the follower's inbox, oldest first."""
+    query = {**_visible(follower_id, now), "_id": {"$in": list(ids)}}
+    return sorted(
+        _patiently(lambda: list(collection(InAppEntry).find(query))), key=lambda e: (e["created_at"], e["_id"])
+    )
 
 
 def _visible(follower_id: ObjectId, now: datetime) -> Document:

@@ -7,6 +7,7 @@ raises for Redis or the database being away.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 from bson import ObjectId
@@ -43,7 +44,7 @@ def push(pushed: Sequence[Frame]) -> int:
         return 0
     messages = [
         # Encoded here, once, whatever the number of sockets.
-        (group_of(follower), {"type": "inbox.frame", "text": frames.encode(frame)})
+        (group_of(follower), {"type": "inbox.frame", "text": frames.encode(frame), "entry": _created(frame)})
         for follower, frame in pushed
     ]
     try:
@@ -53,6 +54,11 @@ def push(pushed: Sequence[Frame]) -> int:
         return len(pushed)
     REDIS.back()
     return 0
+
+
+def _created(frame: Document) -> str | None:
+    """The entry that a frame brings; sockets remember it, to know what they were not told of."""
+    return frame["id"] if frame["type"] == frames.ServerFrame.CREATED else None
 
 
 def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> int:
@@ -84,6 +90,21 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
 def push_unread_count(follower_id: ObjectId) -> None:
     """Tells all sockets of a follower the present count. Raises PyMongoError."""
     push([(follower_id, frames.unread_count(inbox.unread_count(follower_id, clock.now())))])
+
+
+def push_read(follower_id: ObjectId, entry_ids: Sequence[ObjectId], read_at: datetime | None) -> None:
+    """Tells all sockets of a follower that entries were read, or are unread again (None). Raises PyMongoError.
+
+    Call it after the write, wherever that was made: on a socket or over REST.
+    """
+    push([(follower_id, frames.updated(entry, read_at)) for entry in entry_ids])
+    push_unread_count(follower_id)
+
+
+def push_archived(follower_id: ObjectId, entry_ids: Sequence[ObjectId]) -> None:
+    """Tells all sockets of a follower that entries left the inbox. Call it after the write. Raises PyMongoError."""
+    push([(follower_id, frames.removed(entry, frames.RemovalReason.ARCHIVED)) for entry in entry_ids])
+    push_unread_count(follower_id)
 
 
 def _alert_frames(

@@ -3,6 +3,10 @@
 A frame is lost without any error when Redis restarts, forgets its keys or drops our subscription. Each of these shows
 here, as a marker that is gone, a renewal that fails or a subscription that came back; then every socket registers
 again, and is given what it may have missed.
+
+A frame that was never published leaves no such trace: the worker could not reach Redis, or died between its insert and
+its push. So with every renewal this process compares what is stored for its followers with what their sockets were
+told.
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
-from datetime import datetime
+from collections import deque
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -19,12 +24,23 @@ import structlog
 from bson import ObjectId
 from channels.layers import get_channel_layer
 from django.conf import settings
+from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from followers import clock
-from followers.outage import REDIS
+from followers.outage import MONGODB, REDIS
+from notifications import inbox
 from notifications.live import group_of
 from notifications.presence import PresenceWriter
+
+LOOK_BACK = timedelta(seconds=60)
+"""How long after it was made an entry is looked for: longer than a fan-out needs to store it and its push to arrive."""
+LOOK_GRACE = timedelta(seconds=2)
+"""What is younger may still be on its way."""
+LOOK_CHUNK = 2_000  # Followers per query.
+SILENCE_SECONDS = 120
+"""A socket whose client has begun to ping, and then says nothing for so long, is closed: its page hangs or sleeps, and
+the pings of the protocol itself are answered by the browser all the same. Hidden pages may ping once a minute only."""
 
 logger = structlog.get_logger(__name__)
 
@@ -39,6 +55,16 @@ class Socket(Protocol):
     channel_name: str
     missed_since: datetime | None
     """Set here when frames may have been lost since then, and set back when the socket has caught up."""
+    told: deque[str]
+    """The ids of the newest entries that it was told of; bounded, so what falls out may be told twice."""
+    pinged_at: float | None
+    """On the event loop's clock. None = its client does not ping."""
+
+    async def tell(self, entry_ids: Collection[ObjectId]) -> None:
+        """Brings entries whose frames did not come, as far as they are still in the inbox."""
+
+    async def end_silence(self) -> None:
+        """Closes the socket because its client has fallen silent."""
 
 
 class Sockets:
@@ -54,6 +80,7 @@ class Sockets:
         self._lost = False
         self._look_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._look: asyncio.Task[None] | None = None
         self._layer.resubscribed.append(self._subscriptions_were_lost)
 
     async def add(self, socket: Socket) -> None:
@@ -102,6 +129,32 @@ class Sockets:
                 self._lost = True
             else:
                 REDIS.back()
+            # Beside the renewals: while the database is away, presence must not run out.
+            if self._look is None or self._look.done():
+                self._look = asyncio.create_task(self._look_for_unheard())
+            await self._end_silent()
+
+    async def _look_for_unheard(self) -> None:
+        """Tells each socket what is stored for its follower, and what it was not told of."""
+        by_follower: dict[ObjectId, list[Socket]] = {}
+        for socket in self._sockets - self._unconfirmed:  # The others catch up anyhow.
+            by_follower.setdefault(socket.follower_id, []).append(socket)
+        followers, now = list(by_follower), clock.now()
+        try:
+            for start in range(0, len(followers), LOOK_CHUNK):
+                chunk = followers[start : start + LOOK_CHUNK]
+                made = await asyncio.to_thread(inbox.made_between, chunk, now - LOOK_BACK, now - LOOK_GRACE)
+                for follower, ids in made.items():
+                    for socket in by_follower[follower]:
+                        if unheard := {entry for entry in ids if str(entry) not in socket.told}:
+                            await socket.tell(unheard)
+        except PyMongoError as error:  # The next look finds the same, and more.
+            MONGODB.away(error)
+
+    async def _end_silent(self) -> None:
+        at = asyncio.get_running_loop().time()
+        for socket in [s for s in self._sockets if s.pinged_at is not None and at - s.pinged_at > SILENCE_SECONDS]:
+            await socket.end_silence()
 
     async def _renew(self) -> None:
         if not await self._presence.renew(list({s.follower_id for s in self._sockets})):

@@ -28,6 +28,7 @@ class TokenErrorCode(StrEnum):
 
     EXPIRED = "token_expired"  # It was good; get a new one.
     INVALID = "token_invalid"  # Missing, malformed, not ours, or not for this use.
+    TICKET_INVALID = "ticket_invalid"  # Used, too old, or never issued; a token gets another.
 
 
 class TokenError(Exception):

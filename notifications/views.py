@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
-from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from followers import clock
 from followers.models import Follow, Follower, Trader
-from notifications import frames, inbox, tokens
-from notifications.consumers import SUBPROTOCOL
+from notifications import inbox, tokens
 
 FOLLOWERS_SHOWN = 24
-ENTRIES_SHOWN = 50
 
 
 @require_GET
@@ -37,27 +32,15 @@ def demo_followers(request: HttpRequest) -> HttpResponse:
 @require_GET
 @never_cache
 def demo_inbox(request: HttpRequest, external_id: str) -> HttpResponse:
-    """One follower's inbox: the newest entries, and from then on what arrives."""
+    """One follower's inbox, as any app's page would show it."""
     follower = _follower(external_id)
-    now = clock.now()
-    entries = [frames.created(entry) for entry in inbox.newest(follower.pk, now, ENTRIES_SHOWN)]
-    config: dict[str, Any] = {
-        "token": tokens.mint(follower),
-        "tokenUrl": reverse("demo_token", args=[external_id]),
-        "subprotocol": SUBPROTOCOL,
-        "now": frames.rfc3339(now),
-        "entries": entries,
-        "unread": inbox.unread_count(follower.pk, now),
-    }
-    return render(
-        request, "inbox_demo.html", {"follower": follower, "traders": _traders_of(follower), "config": config}
-    )
+    return render(request, "inbox_demo.html", {"follower": follower, "traders": _traders_of(follower)})
 
 
 @require_GET
 @never_cache
 def demo_token(request: HttpRequest, external_id: str) -> JsonResponse:
-    """A fresh token, for a page that stays open longer than one lives."""
+    """A fresh token: what an app's own back end gives its page, for whoever is logged in there."""
     return JsonResponse({"token": tokens.mint(_follower(external_id))})
 
 

@@ -6,19 +6,38 @@ import os
 import sys
 import warnings
 from typing import Any
-from urllib.parse import ParseResult
+from urllib.parse import urlparse
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 
+from notifications.frames import CloseCode
+
 
 class BrowserOriginValidator(OriginValidator):
-    """Refuses other sites' pages. Apps send no Origin, and a token that a page cannot read is all they need."""
+    """Refuses other sites' pages. Apps send no Origin, and a token that a page cannot read is all they need.
 
-    def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
-        return parsed_origin is None or self.validate_origin(parsed_origin)
+    A refusal comes after the handshake, as close code 4403: a browser shows its page no HTTP status, and what it shows
+    as a lost line the page would try again for ever.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        if self._is_welcome(dict(scope["headers"]).get(b"origin")):
+            return await self.application(scope, receive, send)
+        await receive()  # The handshake.
+        await send({"type": "websocket.accept"})
+        close = {"code": CloseCode.FORBIDDEN.value, "reason": "origin_not_allowed"}
+        return await send({"type": "websocket.close", **close})
+
+    def _is_welcome(self, origin: bytes | None) -> bool:
+        if origin is None:
+            return True
+        try:
+            return self.validate_origin(urlparse(origin.decode("ascii")))
+        except ValueError:  # No ASCII, no address, or a port that is none: nothing that anybody has allowed.
+            return False
 
 
 def _application() -> ProtocolTypeRouter:
@@ -31,7 +50,9 @@ def _application() -> ProtocolTypeRouter:
 
     from notifications.routing import websocket_urlpatterns  # noqa: PLC0415
 
-    sockets = BrowserOriginValidator(URLRouter(websocket_urlpatterns), settings.ALLOWED_HOSTS)
+    sockets = BrowserOriginValidator(
+        URLRouter(websocket_urlpatterns), [*settings.ALLOWED_HOSTS, *settings.INBOX_ORIGINS]
+    )
     return ProtocolTypeRouter({"http": http, "websocket": sockets})
 
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
+from corsheaders.defaults import default_headers
 from pymongo.uri_parser import parse_uri
 
 from delivery.channels.credentials import CREDENTIALS, is_on
@@ -34,6 +35,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -45,6 +47,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -276,6 +279,11 @@ for _channel in CREDENTIALS:
 
 # --- Follower tokens -------------------------------------------------------------------------------------------------
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
+# Other sites whose pages show an inbox, such as https://app.example: they may open its socket and read its API.
+INBOX_ORIGINS = CORS_ALLOWED_ORIGINS = env.texts("INBOX_ORIGINS")
+CORS_URLS_REGEX = r"^/api/v1/"
+CORS_EXPOSE_HEADERS = ["ETag", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "if-none-match"]
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")
 

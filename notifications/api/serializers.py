@@ -73,3 +73,8 @@ class MintSerializer(serializers.Serializer[Any]):
 class TokenSerializer(serializers.Serializer[Any]):
     token = serializers.CharField()
     expires_in = serializers.IntegerField(help_text="Seconds.")
+
+
+class TicketSerializer(serializers.Serializer[Any]):
+    ticket = serializers.CharField(help_text="For `/ws/inbox/?ticket=`, once.")
+    expires_in = serializers.IntegerField(help_text="Seconds.")

@@ -9,6 +9,7 @@ ENTRY = r"^inbox/(?P<entry_id>[0-9a-f]{24})"
 
 urlpatterns = [
     re_path(r"^tokens/?$", views.TokensView.as_view()),
+    re_path(r"^ws-ticket/?$", views.TicketView.as_view()),
     re_path(r"^inbox/?$", views.InboxView.as_view()),
     re_path(r"^inbox/count/?$", views.InboxCountView.as_view()),
     re_path(r"^inbox/read/?$", views.InboxReadView.as_view()),

@@ -23,7 +23,7 @@ from followers.api.errors import MEDIA_TYPE, ProblemError
 from followers.api.views import ApiView, ServiceView
 from followers.choices import Scope
 from followers.models import Follower
-from notifications import frames, inbox, live, tokens
+from notifications import frames, inbox, live, tickets, tokens
 from notifications.api import serializers
 from notifications.api.authentication import FollowerAuthentication
 
@@ -85,16 +85,17 @@ class EntryChangeView(FollowerView):
     """PATCH on one entry; `change` is one of the inbox's functions."""
 
     change: Callable[[ObjectId, ObjectId, datetime], bool]
-    removes = False
 
     def patch(self, request: Request, entry_id: str) -> Response:
-        follower, entry = request.user.follower_id, ObjectId(entry_id)
-        if not type(self).change(follower, entry, clock.now()):
+        follower, entry, now = request.user.follower_id, ObjectId(entry_id), clock.now()
+        if not type(self).change(follower, entry, now):
             raise ProblemError(ErrorCode.NOT_FOUND)
-        if self.removes:
-            live.push([(follower, frames.removed(entry, frames.RemovalReason.ARCHIVED))])
-        live.push_unread_count(follower)
+        self.tell(follower, entry, now)
         return Response(status=204)
+
+    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
+        """Tells the follower's sockets."""
+        raise NotImplementedError
 
 
 _ENTRY: dict[str, Any] = {
@@ -108,10 +109,16 @@ _ENTRY: dict[str, Any] = {
 class EntryReadView(EntryChangeView):
     change = staticmethod(inbox.mark_read)
 
+    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
+        live.push_read(follower, [entry], now)
+
 
 @extend_schema_view(patch=extend_schema(operation_id="inbox_entry_unread", summary="read → unread", **_ENTRY))
 class EntryUnreadView(EntryChangeView):
     change = staticmethod(inbox.mark_unread)
+
+    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
+        live.push_read(follower, [entry], None)
 
 
 @extend_schema_view(
@@ -119,7 +126,9 @@ class EntryUnreadView(EntryChangeView):
 )
 class EntryArchiveView(EntryChangeView):
     change = staticmethod(inbox.archive)
-    removes = True
+
+    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
+        live.push_archived(follower, [entry])
 
 
 class InboxReadView(FollowerView):
@@ -135,10 +144,11 @@ class InboxReadView(FollowerView):
         wanted = serializers.ReadSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         follower = request.user.follower_id
-        changed = inbox.mark_many_read(follower, clock.now(), **wanted.validated_data)
+        now = clock.now()
+        changed = inbox.mark_many_read(follower, now, **wanted.validated_data)
         if changed:
-            live.push_unread_count(follower)
-        return Response({"changed": changed})
+            live.push_read(follower, changed, now)
+        return Response({"changed": len(changed)})
 
 
 class EntryAckView(FollowerView):
@@ -156,6 +166,19 @@ class EntryAckView(FollowerView):
         if not inbox.acknowledge(request.user.follower_id, ObjectId(entry_id), clock.now()):
             raise ProblemError(ErrorCode.NOT_FOUND)
         return Response(status=204)
+
+
+class TicketView(FollowerView):
+    @extend_schema(
+        operation_id="ws_ticket",
+        tags=["Inbox"],
+        summary="A ticket for the socket, for an app that cannot offer its token as a subprotocol",
+        request=None,
+        responses={201: serializers.TicketSerializer, **problems()},
+    )
+    def post(self, request: Request) -> Response:
+        ticket = tickets.issue(request.auth)
+        return Response({"ticket": ticket, "expires_in": tickets.TICKET_SECONDS}, 201)
 
 
 class TokensView(ServiceView):

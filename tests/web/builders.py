@@ -42,9 +42,9 @@ def stored_entry(follower: Follower, created_at: datetime | None = None, **field
     return document
 
 
-def stored_alert(follower: Follower) -> dict[str, Any]:
+def stored_alert(follower: Follower, created_at: datetime | None = None, **fields: Any) -> dict[str, Any]:
     """An entry with its notification: in_app sent, and one push still queued."""
-    document = stored_entry(follower)
+    document = stored_entry(follower, created_at, **fields)
     wake_at = document["expires_at"]
     insert_notifications(
         [

@@ -21,11 +21,11 @@ ANSWER_SECONDS = 10
 class Server:
     """uvicorn in a thread with its own event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         from notifyhub.asgi import application
 
         self._started = threading.Event()
-        config = uvicorn.Config(application, host="127.0.0.1", port=0, lifespan="off", log_config=None)
+        config = uvicorn.Config(application, host="127.0.0.1", port=port, lifespan="off", log_config=None)
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -55,8 +55,9 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    server = Server()
+def running_server(port: int = 0) -> Iterator[Server]:
+    """On a free port, unless one is named."""
+    server = Server(port)
     server.start()
     try:
         yield server
@@ -104,4 +105,4 @@ async def app(server: Server, token: str, **options: Any) -> AsyncIterator[App]:
 
 
 def raw_socket(server: Server, subprotocols: list[str], path: str = "/ws/inbox/", **options: Any) -> connect:
-    return connect(f"ws://{server.address}{path}", subprotocols=subprotocols, **options)  # type: ignore[arg-type]
+    return connect(f"ws://{server.address}{path}", subprotocols=subprotocols or None, **options)  # type: ignore[arg-type]

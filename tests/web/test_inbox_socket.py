@@ -116,11 +116,16 @@ async def test_a_socket_ends_with_its_token(server: Server, ann: Follower, setti
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "token_expired")
 
 
-async def test_another_sites_page_is_refused_before_the_handshake(server: Server, ann: Follower):
-    with pytest.raises(InvalidStatus) as refused:
-        async with raw_socket(server, [SUBPROTOCOL, tokens.mint(ann)], origin="https://evil.example"):
-            pass
-    assert refused.value.response.status_code == 403
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "null", "http://localhost.evil.example", "http://[", "x"],
+)
+async def test_another_sites_page_is_closed_with_4403(server: Server, ann: Follower, origin: str):
+    async with raw_socket(server, [SUBPROTOCOL, tokens.mint(ann)], origin=origin) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4403, "origin_not_allowed")
 
 
 async def test_our_own_page_is_let_in(server: Server, ann: Follower):
@@ -161,12 +166,61 @@ async def test_read_marks_the_entry_and_tells_all_sockets(server: Server, ann: F
         await phone.say(type="read", id=str(read["_id"]))
 
         for device in (phone, tablet):
+            updated = await device.hear()
+            assert (updated["type"], updated["id"]) == ("notification.updated", str(read["_id"]))
             assert await device.hear() == {"type": "unread_count.changed", "count": 1}
-    assert (await sync_to_async(builders.inbox_entry)(read["_id"]))["read_at"] is not None
+    assert frames.rfc3339((await sync_to_async(builders.inbox_entry)(read["_id"]))["read_at"]) == updated["read_at"]
     assert (await sync_to_async(builders.inbox_entry)(kept["_id"]))["read_at"] is None
 
 
-@pytest.mark.parametrize("type_", ["ack", "read"])
+async def test_read_and_unread_again_are_told_to_all_sockets(server: Server, ann: Follower):
+    entry = await stored_entry(ann, read_at=clock.now())
+    token = tokens.mint(ann)
+    async with app(server, token) as phone, app(server, token) as tablet:
+        await phone.say(type="unread", id=str(entry["_id"]))
+
+        for device in (phone, tablet):
+            assert await device.hear() == {"type": "notification.updated", "id": str(entry["_id"]), "read_at": None}
+            assert await device.hear() == {"type": "unread_count.changed", "count": 1}
+
+
+async def test_what_is_archived_here_is_gone_there(server: Server, ann: Follower):
+    entry = await stored_entry(ann)
+    token = tokens.mint(ann)
+    async with app(server, token) as phone, app(server, token) as tablet:
+        await phone.say(type="archive", id=str(entry["_id"]))
+
+        for device in (phone, tablet):
+            gone = {"type": "notification.removed", "id": str(entry["_id"]), "reason": "archived"}
+            assert await device.hear() == gone
+            assert await device.hear() == {"type": "unread_count.changed", "count": 0}
+    stored = await sync_to_async(builders.inbox_entry)(entry["_id"])
+    assert stored["archived_at"] is not None
+    assert stored["read_at"] is None
+
+
+async def test_read_all_marks_what_is_in_the_inbox_of_this_follower(server: Server, ann: Follower, bob: Follower):
+    mine, other = [await stored_entry(ann) for _ in range(3)], await stored_entry(bob)
+    async with app(server, tokens.mint(ann)) as phone:
+        await phone.say(type="read_all")
+        heard = await phone.hear_until("unread_count.changed", count=0)
+
+    assert {f["id"] for f in heard[:-1]} == {str(e["_id"]) for e in mine}
+    assert all(f["read_at"] for f in heard[:-1])
+    assert (await sync_to_async(builders.inbox_entry)(other["_id"]))["read_at"] is None
+
+
+async def test_ping_is_answered_with_the_servers_time(server: Server, ann: Follower):
+    async with app(server, tokens.mint(ann)) as phone:
+        before = frames.rfc3339(clock.now())
+        await phone.say(type="ping")
+
+        answer = await phone.hear()
+    assert answer["type"] == "pong"
+    assert before <= answer["now"] <= frames.rfc3339(clock.now())
+
+
+@pytest.mark.parametrize("type_", ["ack", "read", "unread", "archive"])
 async def test_somebody_elses_alert_is_not_found_and_stays_as_it_is(
     server: Server, ann: Follower, bob: Follower, type_: str
 ):
@@ -178,7 +232,8 @@ async def test_somebody_elses_alert_is_not_found_and_stays_as_it_is(
 
     assert (answer["type"], answer["code"]) == ("error", "not_found")
     assert await sync_to_async(builders.notification)(alert["_id"]) == before
-    assert (await sync_to_async(builders.inbox_entry)(alert["_id"]))["read_at"] is None
+    entry = await sync_to_async(builders.inbox_entry)(alert["_id"])
+    assert (entry["read_at"], entry["archived_at"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,52 @@ async def test_a_socket_that_cannot_be_registered_is_asked_to_come_again(
             await socket.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1013
+
+
+async def test_an_alert_that_was_stored_and_never_pushed_is_told_all_the_same(
+    own_server: Server, ann: Follower, bob: Follower, monkeypatch
+):
+    """As when a worker dies between its insert and its push: Redis has lost nothing, and nobody knows of it."""
+    monkeypatch.setattr("notifications.sockets.LOOK_GRACE", timedelta(0))
+    async with app(own_server, tokens.mint(ann)) as phone, app(own_server, tokens.mint(bob)) as other:
+        unpushed = await stored_entry(ann)
+
+        heard = await phone.hear_until("notification.created", id=str(unpushed["_id"]))
+        assert await phone.hear() == {"type": "unread_count.changed", "count": 1}
+
+        assert len(heard) == 1
+        assert await other.everything_so_far() == []
+
+
+async def test_an_alert_that_was_pushed_is_not_told_again(own_server: Server, ann: Follower, monkeypatch):
+    monkeypatch.setattr("notifications.sockets.LOOK_GRACE", timedelta(0))
+    looks: asyncio.Queue[None] = asyncio.Queue()
+    made_between, loop = inbox.made_between, asyncio.get_running_loop()
+
+    def look(*arguments):
+        loop.call_soon_threadsafe(looks.put_nowait, None)
+        return made_between(*arguments)
+
+    async with app(own_server, tokens.mint(ann)) as phone:
+        seen = await stored_entry(ann)
+        await tell([seen], [])
+        await phone.hear_until("unread_count.changed", count=1)
+        monkeypatch.setattr(inbox, "made_between", look)
+
+        for _ in range(2):  # The first has ended when the second begins.
+            await asyncio.wait_for(looks.get(), ANSWER_SECONDS)
+
+        assert await phone.everything_so_far() == []
+
+
+async def test_a_client_that_stops_pinging_is_closed(own_server: Server, ann: Follower, monkeypatch):
+    monkeypatch.setattr("notifications.sockets.SILENCE_SECONDS", 0)
+    async with app(own_server, tokens.mint(ann)) as phone, app(own_server, tokens.mint(ann)) as quiet:
+        await phone.say(type="ping")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await phone.hear()
+
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4408, "silent")
+        assert await quiet.everything_so_far() == []  # It never pinged: nothing is expected of it.
