@@ -2,15 +2,31 @@
 PYTHON ?= python3
 FOLLOWERS ?= 5000
 VENV := .venv
+SHELL := /bin/bash
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test chaos bench stack lint install clean
+.PHONY: demo test test-processes test-others chaos bench stack lint install clean
 
 demo: install  ## Everything at once: servers, followers, processes, trades; watch alerts arrive.
 	@$(RUN) -m devstack.demo --followers $(FOLLOWERS)
 
+# Two halves side by side, each on servers of its own: one drives whole processes and mostly waits, the other computes.
+# ARGS goes to both; TESTS="tests/web" runs only that.
+PROCESS_TESTS := tests/chaos tests/devstack tests/end_to_end
+TESTS ?=
+
 test: install  ## All tests, against real servers of their own.
-	@$(RUN) -m pytest $(ARGS)
+ifeq ($(TESTS),)
+	@$(MAKE) --no-print-directory --keep-going -j2 test-processes test-others
+else
+	@$(RUN) -m pytest $(ARGS) $(TESTS)
+endif
+
+test-processes: install
+	@set -o pipefail; $(RUN) -m pytest $(ARGS) $(PROCESS_TESTS) 2>&1 | sed -u 's/^/processes | /'
+
+test-others: install
+	@set -o pipefail; $(RUN) -m pytest $(ARGS) $(PROCESS_TESTS:%=--ignore=%) 2>&1 | sed -u 's/^/others    | /'
 
 chaos: install  ## Kills, restarts, outages and a bad network under load; fails if anything is lost. CHAOS="--short" is quicker.
 	@$(RUN) -m devstack.chaos $(CHAOS)

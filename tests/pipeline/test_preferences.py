@@ -15,7 +15,7 @@ from followers.models import Follower, Trader
 from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
-EXIT = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
+EXIT: dict[str, Any] = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
 
 
 def follower_with(trader: Trader, *channels: str, **preferences: Any) -> Follower:
@@ -71,7 +71,7 @@ def test_exits_pass_critical_only_but_not_a_channel_that_is_off(vendors: Sandbox
 @pytest.mark.parametrize("reason", ["muted", "below_min_value"])
 def test_what_is_not_wanted_at_all_is_stored_and_is_in_no_inbox(vendors: Sandbox, reason: str) -> None:
     trader = world.make_trader()
-    wishes = {
+    wishes: dict[str, dict[str, Any]] = {
         "muted": {"muted_traders": [trader.external_id]},
         "below_min_value": {"min_value": {"amount": "15000", "currency": "INR"}},
     }
