@@ -19,6 +19,7 @@ from followers.models import Follower
 from notifications import inbox, tokens
 from notifications.consumers import SUBPROTOCOL
 from notifications.live import push, push_alerts
+from notifications.sockets import _by_loop
 from tests.web import builders
 from tests.web.private_redis import PrivateRedis
 from tests.web.server import ANSWER_SECONDS, App, Server, app, raw_socket, running_server
@@ -40,6 +41,8 @@ def own_redis(tmp_path: Path, settings) -> Iterator[PrivateRedis]:
     settings.PRESENCE_TTL_SECONDS = 3  # Renewed every second.
     yield private
     private.stop()
+    # The shared server's sockets would go on with the channel layer of before: changing the settings made a new one.
+    _by_loop.clear()
 
 
 @pytest.fixture
