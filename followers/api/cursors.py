@@ -9,6 +9,7 @@ from typing import Any
 
 from bson import ObjectId
 from rest_framework.request import Request
+from rest_framework.utils.urls import replace_query_param
 
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
@@ -60,6 +61,11 @@ def older_than(position: Position | None) -> Document:
     return {"created_at": {"$lte": at}, "$or": [{"created_at": {"$lt": at}}, {"_id": {"$lt": last}}]}
 
 
-def page(rows: list[Document], limit: int, results: list[Any]) -> Document:
+def page(request: Request, rows: list[Document], limit: int, results: list[Any]) -> Document:
     """The body of a page. `rows` holds one more than `limit` where there is a next page; `results` shows them."""
-    return {"next": encode(rows[limit - 1]) if len(rows) > limit else None, "results": results[:limit]}
+    return {"next": _next(request, rows[limit - 1]) if len(rows) > limit else None, "results": results[:limit]}
+
+
+def _next(request: Request, last: Document) -> str:
+    """The address of the page after this row, with whatever else the request asked for."""
+    return replace_query_param(request.build_absolute_uri(), "cursor", encode(last))

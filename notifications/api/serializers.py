@@ -38,7 +38,7 @@ class EntrySerializer(serializers.Serializer[Any]):
 
 
 class InboxPageSerializer(serializers.Serializer[Any]):
-    next = serializers.CharField(allow_null=True, help_text="The `cursor` of the next page; null on the last one.")
+    next = serializers.URLField(allow_null=True, help_text="The address of the next page; null on the last one.")
     results = EntrySerializer(many=True)
 
 

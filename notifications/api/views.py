@@ -61,7 +61,7 @@ class InboxView(FollowerView):
         rows = inbox.page(
             request.user.follower_id, clock.now(), limit + 1, cursors.position_of(request), _since(request)
         )
-        return Response(cursors.page(rows, limit, [shown(row) for row in rows]))
+        return Response(cursors.page(request, rows, limit, [shown(row) for row in rows]))
 
 
 class InboxCountView(FollowerView):

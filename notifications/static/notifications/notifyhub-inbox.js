@@ -83,8 +83,9 @@ class Api {
     this.tokens = tokens;
   }
 
-  /** A page of entries; `cursor` is what the page before gave as `next`. */
-  async page(cursor, limit = PAGE) {
+  /** A page of entries; `next` is the address that the page before gave. Its host is not used: a proxy may hide it. */
+  async page(next, limit = PAGE) {
+    const cursor = next && new URL(next).searchParams.get("cursor");
     return this.#get(`inbox/?${new URLSearchParams({ limit, ...(cursor && { cursor }) })}`);
   }
 
