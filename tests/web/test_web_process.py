@@ -38,7 +38,7 @@ def test_a_wrong_setting_ends_in_one_line_that_names_it(name: str, value: str):
     ("path", "content_type"),
     [
         ("unfold/css/styles.css", "text/css"),
-        ("notifications/inbox.js", "text/javascript"),
+        ("notifications/notifyhub-inbox.js", "text/javascript"),
         ("notifications/icon.svg", "image/svg+xml"),
     ],
 )
