@@ -22,7 +22,7 @@ from notifications.models import SCHEMA_VERSION
 from notifications.models import Sizing as StoredSizing
 from notifications.rendering import trade_content
 from notifications.sizing import Sizer, Sizing, SizingInputs
-from notifications.statements import community_of, ended, notification_id
+from notifications.statements import community_of, ended, notification_id_maker
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -59,6 +59,8 @@ class AlertWriter:
         self._sizer = Sizer(sizing_inputs(event))
         self._common = _common_fields(event)
         self._wishes = Wishes(event)
+        self._sizing_common = _common_sizing(event)
+        self._id_of = notification_id_maker(event["executed_at"], event["external_id"])
 
     def alerts_for(
         self, members: Iterable[AudienceMember], known: set[ObjectId], now: datetime, withheld: Set[ObjectId] = EMPTY
@@ -95,8 +97,7 @@ class AlertWriter:
         return Alerts(notifications=[_summed_up(row)], batches=lanes.batches)
 
     def notification_id(self, follower: ObjectId | None) -> ObjectId:
-        recipient = follower or community_of(self._event["trader_id"])
-        return notification_id(self._event["executed_at"], self._event["external_id"], recipient)
+        return self._id_of(follower or community_of(self._event["trader_id"]))
 
     def _sized(self, member: AudienceMember) -> Document:
         """The stored sizing. Figures that cannot be read cost their own follower the alert, and nobody else."""
@@ -130,24 +131,19 @@ class AlertWriter:
 
     def _sizing_document(self, member: AudienceMember, sizing: Sizing) -> Document:
         """The sizing as it is stored: the result and every input, these as they were read."""
-        event, follow = self._event, member.follow
+        follow = member.follow
         own = follow["allocation"]
         return {
             "suggested_qty": to_decimal128(sizing.suggested_qty),
             "ratio": to_decimal128(sizing.ratio),
             "reason": sizing.reason,
             "notional": to_decimal128(sizing.notional),
-            "exit_fraction": event["exit_fraction"],
             "is_estimate": sizing.is_estimate,
             "capped": sizing.capped,
-            "executed_qty": event["quantity"],
-            "trader_portfolio": event["trader_portfolio"],
             "follower_portfolio": member.follower["portfolio_value"] if own is None else own,
             "multiplier": follow["multiplier"],
-            "quantity_step": event["quantity_step"],
-            "min_quantity": event["min_quantity"],
-            "min_notional": event["min_notional"],
             "max_notional": follow["max_notional"],
+            **self._sizing_common,
         }
 
     def _closed(self, now: datetime) -> tuple[DeliveryState, Reason] | None:
@@ -227,11 +223,13 @@ class Lanes:
         self._shard_batch = shard_batch
         self._now = now
         self._open: dict[tuple[str, int], Document] = {}
+        self._sizes: dict[str, int] = {}
 
     def place(self, channel: str, lane: int, notification: ObjectId) -> ObjectId:
         """Puts a notification's delivery into a batch and returns the batch's id."""
         batch = self._open.get((channel, lane))
-        if batch is None or len(batch["ids"]) >= statements.batch_size(channel):
+        if batch is None or len(batch["ids"]) >= self._sizes[channel]:
+            self._sizes[channel] = statements.batch_size(channel)
             batch = statements.delivery_batch(
                 channel, self._event["priority"], [], self._now, self._event["correlation_id"], self._shard_batch
             )
@@ -299,6 +297,18 @@ def _common_fields(event: Document) -> Document:
     }
 
 
+def _common_sizing(event: Document) -> Document:
+    """The trade's side of a stored sizing."""
+    return {
+        "executed_qty": event["quantity"],
+        "trader_portfolio": event["trader_portfolio"],
+        "quantity_step": event["quantity_step"],
+        "min_quantity": event["min_quantity"],
+        "min_notional": event["min_notional"],
+        "exit_fraction": event["exit_fraction"],
+    }
+
+
 def _summed_up(row: Document) -> Document:
     """Adds state and wake_at to a new row: the rule of notifications.statements.derive, for what an insert can hold.
 
@@ -310,7 +320,8 @@ def _summed_up(row: Document) -> Document:
     if DeliveryState.QUEUED in states:
         waits = [d["next_attempt_at"] for d in row["deliveries"] if d["state"] == DeliveryState.QUEUED]
         # The one that is due now (aware) comes before what waits for its validity's end (naive, as read).
-        row["state"], row["wake_at"] = NotificationState.PENDING.value, min(waits, key=as_utc)
+        first = waits[0] if len(waits) == 1 else min(waits, key=as_utc)
+        row["state"], row["wake_at"] = NotificationState.PENDING.value, first
         return row
     row["wake_at"] = None
     for state, summary in (

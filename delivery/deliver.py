@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,12 +60,12 @@ async def deliver_batch(batch_id: ObjectId) -> None:
             logger.debug("A batch waits.", channel=head["channel"], reason=admitted.reason)
             await _postpone(batch_id, datetime.fromtimestamp(admitted.until, UTC))
             return
-        lease = await asyncio.to_thread(claim, batch_id, settings.LEASE_SECONDS)
-        if lease is None:
+        taken = await asyncio.to_thread(_take, batch_id, vendor.channel)
+        if taken is None:
             await vendor.gate.probes_unused(admitted.probes or 0)
             return
-        structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
-        await _deliver(lease, vendor, admitted)
+        structlog.contextvars.bind_contextvars(correlation_id=taken.lease.batch["correlation_id"])
+        await _deliver(taken, vendor, admitted)
 
 
 async def _postpone(batch_id: ObjectId, until: datetime) -> None:
@@ -82,21 +83,44 @@ def _skip(batch_id: ObjectId) -> None:
         _record(lease, patches, is_whole)
 
 
-async def _deliver(lease: Lease, vendor: Vendor, permit: Permit) -> None:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A claimed batch, ready to be sent."""
+
+    lease: Lease
+    planned: list[Planned]
+    patches: list[Patch]  # Of what came to its end without being sent.
+    is_whole: bool  # There will be no more rows of it.
+
+
+def _take(batch_id: ObjectId, channel: Channel) -> Taken | None:
+    """Claims a batch and makes it ready, all in one thread. None = there is nothing to send for this worker."""
+    lease = claim(batch_id, settings.LEASE_SECONDS)
+    if lease is None:
+        return None
+    structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
+    return make_ready(lease, channel)
+
+
+def make_ready(lease: Lease, channel: Channel) -> Taken | None:
+    """Loads and plans a claimed batch. If that fails nothing was sent: it goes back as it was, and somebody tries
+    again."""
     batch = lease.batch
     try:
-        rows, is_whole = await asyncio.to_thread(load_rows, batch)
-        planned, patches = await asyncio.to_thread(plan, batch, rows, vendor.channel)
+        rows, is_whole = load_rows(batch)
+        planned, patches = plan(batch, rows, channel)
     except Exception as error:
-        # Nothing was sent: the batch goes back as it was, and somebody tries again.
         if not is_passing(error):
             logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
-        await vendor.gate.probes_unused(permit.probes or 0)
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
-        await asyncio.to_thread(batches.give_back, batch, again, f"{type(error).__name__}: {error}", True)
-        return
-    patches += await send_batch(lease, vendor, planned, permit)
-    await asyncio.to_thread(_record, lease, patches, is_whole)
+        batches.give_back(batch, again, f"{type(error).__name__}: {error}", failed=True)
+        return None
+    return Taken(lease, planned, patches, is_whole)
+
+
+async def _deliver(taken: Taken, vendor: Vendor, permit: Permit) -> None:
+    sent = await send_batch(taken.lease, vendor, taken.planned, permit)
+    await asyncio.to_thread(_record, taken.lease, [*taken.patches, *sent], taken.is_whole)
 
 
 def load_rows(batch: Document) -> tuple[list[Document], bool]:

@@ -139,7 +139,7 @@ def _post_to_community(run: FanOut) -> None:
 
 def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
     _look_for_exit(run)
-    ids = [run.writer.notification_id(m.follower["_id"]) for m in members]
+    ids = [run.writer.notification_id(m.follower["_id"]) for m in members] if run.rerun else []
     known = _known(run, ids)
     withheld = notifications.withheld_notifications(list(known)) if known else set()
     alerts = run.writer.alerts_for(members, known, clock.now(), withheld)

@@ -6,6 +6,7 @@ the redelivery: the same messages lead to the same documents, and what is stored
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,8 +40,8 @@ __all__ = ["IncomingMessage", "Intake", "Outcome", "read_message", "store_accept
 
 logger = structlog.get_logger(__name__)
 
-LARGE_AUDIENCE_SHARDS: Final = 64
-"""Shards of an audience that is too large for one; each is a fixed range of `Follow.bucket`."""
+SHARDS_MAX: Final = 64
+"""The most shards of an audience; each is a range of `Follow.bucket`, of which there are 256."""
 
 INTERNAL_ERROR: Final = "internal_error"
 """The code of a message that tripped an error of our own; it can be replayed once that is repaired."""
@@ -184,5 +185,12 @@ def _event_documents(accepted: Sequence[AcceptedEvent], now: datetime) -> dict[O
 
 
 def _shards(trader: Document) -> int:
-    limit: int = settings.FAN_OUT_SINGLE_SHARD_MAX
-    return 1 if audience_size_up_to(trader["_id"], limit + 1) <= limit else LARGE_AUDIENCE_SHARDS
+    return shards_for(audience_size_up_to(trader["_id"], settings.FAN_OUT_SINGLE_SHARD_MAX * SHARDS_MAX))
+
+
+def shards_for(follows: int) -> int:
+    """As few shards as keep each within FAN_OUT_SINGLE_SHARD_MAX: every one costs its claim and its end.
+
+    A very large audience makes its shards larger, not more of them.
+    """
+    return min(SHARDS_MAX, max(1, math.ceil(follows / settings.FAN_OUT_SINGLE_SHARD_MAX)))

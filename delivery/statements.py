@@ -30,11 +30,19 @@ Document = dict[str, Any]
 
 LOADED_FIELDS = {
     "_id": 1, "event_key": 1, "event_id": 1, "kind": 1, "symbol": 1, "side": 1, "action": 1, "price": 1, "currency": 1,
-    "sizing": 1, "priority": 1, "correlation_id": 1, "expires_at": 1, "executed_at": 1, "superseded_by": 1,
+    "priority": 1, "correlation_id": 1, "expires_at": 1, "executed_at": 1, "superseded_by": 1,
     "follower_id": 1, "trader_id": 1, "instrument": 1, "created_at": 1,
     "deliveries.channel": 1, "deliveries.endpoint": 1, "deliveries.batch": 1, "deliveries.attempts": 1,
     "deliveries.state": 1, "deliveries.next_attempt_at": 1, "deliveries.error_code": 1,
     "deliveries.attempts_before_retry": 1, "deliveries.attempt_log.outcome": 1, "exit_fraction": 1,
+    # Two of the sizing's dozen numbers are put into words. A community post has no sizing: null stays null.
+    "sizing": {
+        "$cond": [
+            {"$eq": [{"$type": "$sizing"}, "object"]},
+            {"suggested_qty": "$sizing.suggested_qty", "ratio": "$sizing.ratio"},
+            None,
+        ]
+    },
 }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from bson import Decimal128, ObjectId
@@ -15,7 +17,7 @@ from notifications.choices import EXITS, Side
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a person reads and what their app is told."""
+    """What a person reads and what their app is told; every value of `data` is text, as FCM demands."""
 
     title: str
     body: str
@@ -46,21 +48,87 @@ def trade_content(notification: dict[str, Any]) -> Content:
         executed_at and expires_at.
     """
     sizing = notification["sizing"]
-    offer = f"{notification['symbol']} @ {plain(notification['price'])} {notification['currency']}".rstrip()
-    exit_ = notification["action"] in EXITS
-    verb = "Buy" if notification["side"] == Side.BUY else "Sell"
-    ends = as_utc(notification["expires_at"])
-    another_day = ends.date() != as_utc(notification["executed_at"]).date()
-    until = f"Valid until {ends:%d %b %H:%M} UTC." if another_day else f"Valid until {ends:%H:%M} UTC."
-    if exit_:
-        title = f"{notification['action'].capitalize()}: {verb.lower()} {offer}"
-        body = f"{_exit_words(verb, sizing, notification['exit_fraction'])} {until}"
+    trade = _trade_words(notification)
+    data = {"notification_id": str(notification["_id"]), **trade.data}
+    if sizing is not None:
+        data["suggested_qty"] = plain(sizing["suggested_qty"])
+        data["ratio"] = plain(sizing["ratio"])
+    if notification["action"] in EXITS:
+        title = f"{notification['action'].capitalize()}: {trade.verb.lower()} {trade.offer}"
+        body = f"{_exit_words(trade.verb, sizing, notification['exit_fraction'])} {trade.until}"
     elif sizing is None:
-        title, body = f"{verb} {offer}", f"The trader has executed this trade. {until}"
+        title, body = f"{trade.verb} {trade.offer}", f"The trader has executed this trade. {trade.until}"
     else:
-        quantity = plain(sizing["suggested_qty"])
-        title, body = f"{verb} {quantity} {offer}", f"Your quantity: {quantity}. {until}"
-    return Content(title, body, _data(notification, sizing))
+        quantity = data["suggested_qty"]
+        title, body = f"{trade.verb} {quantity} {trade.offer}", f"Your quantity: {quantity}. {trade.until}"
+    return Content(title, body, data)
+
+
+@dataclass(frozen=True, slots=True)
+class TradeWords:
+    """What is said alike in every alert of one trade."""
+
+    verb: str
+    offer: str
+    until: str
+    data: dict[str, str]
+
+
+def _trade_words(notification: dict[str, Any]) -> TradeWords:
+    """Put into words once a trade: a fan-out and a batch ask for thousands of the same."""
+    price, fraction = notification["price"], notification["exit_fraction"]
+    return _words_of(
+        notification["event_key"],
+        notification["symbol"],
+        notification["side"],
+        notification["action"],
+        None if price is None else price.bid,
+        notification["currency"],
+        notification["priority"],
+        notification["correlation_id"],
+        notification["executed_at"],
+        notification["expires_at"],
+        None if fraction is None else fraction.bid,
+    )
+
+
+@lru_cache(maxsize=256)
+def _words_of(
+    event_key: str,
+    symbol: str,
+    side: str,
+    action: str,
+    price: bytes | None,
+    currency: str,
+    priority: str,
+    correlation_id: str,
+    executed_at: datetime,
+    expires_at: datetime,
+    exit_fraction: bytes | None,
+) -> TradeWords:
+    """Numbers come in their binary form, which tells 5 from 5.0: a key of the cache must."""
+    shown_price = "" if price is None else plain(Decimal128.from_bid(price))
+    ends = as_utc(expires_at)
+    another_day = ends.date() != as_utc(executed_at).date()
+    data = {
+        "event_id": event_key,
+        "symbol": symbol,
+        "side": side,
+        "action": action,
+        "price": shown_price,
+        "currency": currency,
+        "priority": priority,
+        "expires_at": ends.isoformat().replace("+00:00", "Z"),
+        "correlation_id": correlation_id,
+    }
+    if exit_fraction is not None:
+        data["exit_fraction"] = plain(Decimal128.from_bid(exit_fraction))
+    return TradeWords(
+        verb="Buy" if side == Side.BUY else "Sell",
+        offer=f"{symbol} @ {shown_price} {currency}".rstrip(),
+        until=f"Valid until {ends:%d %b %H:%M} UTC." if another_day else f"Valid until {ends:%H:%M} UTC.",
+        data=data,
+    )
 
 
 def _exit_words(verb: str, sizing: dict[str, Any] | None, fraction: Decimal128 | None) -> str:
@@ -83,29 +151,7 @@ def _share(fraction: Decimal128) -> str:
     return percent(fraction) if decimal_of(fraction) * 10_000 >= 1 else "less than 0.01 %"
 
 
-def _data(notification: dict[str, Any], sizing: dict[str, Any] | None) -> dict[str, str]:
-    """What an app gets beside the words; every value is text, as FCM demands."""
-    data = {
-        "notification_id": str(notification["_id"]),
-        "event_id": notification["event_key"],
-        "symbol": notification["symbol"],
-        "side": notification["side"],
-        "action": notification["action"],
-        "price": plain(notification["price"]),
-        "currency": notification["currency"],
-        "priority": notification["priority"],
-        "expires_at": as_utc(notification["expires_at"]).isoformat().replace("+00:00", "Z"),
-        "correlation_id": notification["correlation_id"],
-    }
-    if sizing is not None:
-        data["suggested_qty"] = plain(sizing["suggested_qty"])
-        data["ratio"] = plain(sizing["ratio"])
-    if notification["exit_fraction"] is not None:
-        data["exit_fraction"] = plain(notification["exit_fraction"])
-    return data
-
-
 def delivery_key(notification_id: ObjectId, endpoint_id: ObjectId) -> str:
     """24 hexadecimal characters, the same for every attempt at (notification, endpoint) and for no other."""
-    mixed = bytes(a ^ b for a, b in zip(notification_id.binary, endpoint_id.binary, strict=True))
-    return mixed.hex()
+    mixed = int.from_bytes(notification_id.binary, "big") ^ int.from_bytes(endpoint_id.binary, "big")
+    return f"{mixed:024x}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from bson import ObjectId
@@ -40,9 +41,20 @@ def notification_id(executed_at: datetime, event_key: str, recipient: object) ->
 
 def notification_ids(executed_at: datetime, event_key: str, recipients: Iterable[object]) -> list[ObjectId]:
     """`notification_id` of each recipient of one event."""
+    return list(map(notification_id_maker(executed_at, event_key), recipients))
+
+
+def notification_id_maker(executed_at: datetime, event_key: str) -> Callable[[object], ObjectId]:
+    """`notification_id` for many recipients of one event, one by one."""
     seconds = (int(as_utc(executed_at).timestamp()) & 0xFFFFFFFF).to_bytes(4, "big")
-    sha256 = hashlib.sha256
-    return [ObjectId(seconds + sha256(f"{event_key}\0{who}".encode()).digest()[:8]) for who in recipients]
+    begun = hashlib.sha256(f"{event_key}\0".encode())
+
+    def made_for(recipient: object) -> ObjectId:
+        digest = begun.copy()
+        digest.update(str(recipient).encode())
+        return ObjectId(seconds + digest.digest()[:8])
+
+    return made_for
 
 
 def community_of(trader_id: ObjectId) -> str:
@@ -55,6 +67,7 @@ def _where(condition: Any, source: Any = "$deliveries") -> Document:
     return {"$filter": {"input": source, "as": "d", "cond": condition}}
 
 
+@cache
 def derive() -> Pipeline:
     """The stages that recompute `state`, `wake_at` and `review` from `deliveries` itself, never from a copy in memory.
 

@@ -34,6 +34,8 @@ def fitted(render: Callable[[str], bytes], text: str, limit: int) -> bytes:
     the vendor decides.
     """
     payload = render(text)
+    if len(payload) <= limit:
+        return payload
     room = limit - len(render(""))
     while len(payload) > limit and text:
         # Escaping makes some characters longer, so that one cut may not be enough; each takes three bytes or more.

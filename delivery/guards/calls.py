@@ -120,8 +120,10 @@ class Calls:
         if not self._seconds or self._seconds[-1][0] != second:
             self._forget()
             self._seconds.append((second, Counter()))
-        self._seconds[-1][1].update(names)
-        self._unsaid.update(names)
+        counted = self._seconds[-1][1]
+        for name in names:
+            counted[name] += 1
+            self._unsaid[name] += 1
 
     def _forget(self) -> None:
         oldest = int(self._now()) - WINDOW_SECONDS

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from delivery.choices import PRIORITY_SHARES
 
@@ -22,16 +20,9 @@ class Slots:
         self._waiting: dict[str, deque[asyncio.Future[bool]]] = {p: deque() for p in PRIORITY_SHARES}
         self._credit = dict.fromkeys(PRIORITY_SHARES, 0)
 
-    @asynccontextmanager
-    async def slot(self, priority: str) -> AsyncIterator[bool]:
+    def slot(self, priority: str) -> Slot:
         """Around one send. False = sent away: there is no slot, and nothing may be sent."""
-        if not await self._take(priority):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self._release()
+        return Slot(self, priority)
 
     def send_all_away(self) -> None:
         """Whoever waits gets no slot: the breaker has opened, or the worker is stopping."""
@@ -41,7 +32,8 @@ class Slots:
                 if not turn.done():
                     turn.set_result(False)
 
-    async def _take(self, priority: str) -> bool:
+    async def take(self, priority: str) -> bool:
+        """Waits for a slot, which must be released. False = sent away without one."""
         if self._free > 0:  # Nobody waits while one is free.
             self._free -= 1
             return True
@@ -51,10 +43,11 @@ class Slots:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():
-                self._release()  # It was handed over in the same moment.
+                self.release()  # It was handed over in the same moment.
             raise
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Hands a slot on to whoever is next."""
         while (priority := self._next()) is not None:
             turn = self._waiting[priority].popleft()
             if not turn.done():
@@ -72,3 +65,22 @@ class Slots:
         chosen = max(waiting, key=self._credit.__getitem__)
         self._credit[chosen] -= sum(PRIORITY_SHARES[priority] for priority in waiting)
         return chosen
+
+
+class Slot:
+    """One send's slot. A class, for contextlib's generator costs more than all the rest of it."""
+
+    __slots__ = ("_has_slot", "_priority", "_slots")
+
+    def __init__(self, slots: Slots, priority: str) -> None:
+        self._slots = slots
+        self._priority = priority
+        self._has_slot = False
+
+    async def __aenter__(self) -> bool:
+        self._has_slot = await self._slots.take(self._priority)
+        return self._has_slot
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._has_slot:
+            self._slots.release()

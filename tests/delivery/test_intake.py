@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from delivery import intake
-from delivery.intake import Intake, Outcome, take_in
+from delivery.intake import Intake, Outcome, shards_for, take_in
 from delivery.intake_documents import KEPT_VALUE_BYTES, IncomingMessage
 from delivery.models import Batch
 from delivery.statements import shard_batch_id
@@ -129,7 +129,7 @@ def test_an_event_makes_one_shard_batch_and_returns_it(trader: Trader) -> None:
     assert batch.next_look_at > NOW
 
 
-@pytest.mark.parametrize(("follows", "shards"), [(3, 1), (4, 64)])
+@pytest.mark.parametrize(("follows", "shards"), [(3, 1), (4, 2), (7, 3)])
 def test_a_large_audience_is_cut_into_shards(trader: Trader, settings: Any, follows: int, shards: int) -> None:
     settings.FAN_OUT_SINGLE_SHARD_MAX = 3
     for number in range(follows):
@@ -143,6 +143,14 @@ def test_a_large_audience_is_cut_into_shards(trader: Trader, settings: Any, foll
         == list(range(shards))
         == list(Batch.objects.order_by("shard").values_list("shard", flat=True))
     )
+
+
+@pytest.mark.parametrize(
+    ("follows", "shards"), [(0, 1), (1_800, 1), (1_801, 2), (10_000, 6), (115_200, 64), (1_000_000, 64)]
+)
+def test_shards_grow_with_the_audience_up_to_64(settings: Any, follows: int, shards: int) -> None:
+    settings.FAN_OUT_SINGLE_SHARD_MAX = 1_800
+    assert shards_for(follows) == shards
 
 
 def test_the_audience_is_counted_once_a_trader_and_poll(trader: Trader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_crash_between_batches_and_rows_leaves_a_shard_that_completes_when_run_a
 
 
 def test_shards_cover_every_bucket_once() -> None:
-    for shards in (1, 64):
+    for shards in (1, 2, 3, 6, 7, 63, 64):
         ranges = [bucket_range(shard, shards) for shard in range(shards)]
         assert [bucket for low, high in ranges for bucket in range(low, high + 1)] == list(range(256))
 
@@ -144,7 +144,7 @@ def test_large_audience_is_sharded_and_everybody_is_told(vendors: Sandbox, setti
     event = world.trade(trader)
 
     shards = world.take_in_trades(event)
-    assert len(shards) == 64
+    assert len(shards) == 2
     for shard in shards[:-1]:
         fan_out_shard(shard["_id"])
     assert world.stored_event(event)["state"] == "pending"

@@ -560,6 +560,8 @@ async def _deliver_under(lease: Lease) -> None:
     try:
         vendor = open_vendor(lease.batch["channel"])
         assert vendor is not None
-        await deliver._deliver(lease, vendor, Permit())
+        taken = await asyncio.to_thread(deliver.make_ready, lease, vendor.channel)
+        assert taken is not None
+        await deliver._deliver(taken, vendor, Permit())
     finally:
         await close_channels()
