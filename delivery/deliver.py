@@ -12,6 +12,7 @@ from bson import ObjectId
 from django.conf import settings
 
 from delivery import statements as batches
+from delivery import telemetry
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
 from delivery.channels.receipts import Reference
@@ -79,7 +80,7 @@ def _skip(batch_id: ObjectId) -> None:
         rows, is_whole = load_rows(lease.batch)
         held = [(row, batches.delivery_in(row, batch_id)) for row in rows]
         patches = [end_unsent(row, delivery, DeliveryState.SKIPPED, Reason.CHANNEL_OFF) for row, delivery in held]
-        _record(lease, patches, is_whole)
+        _record(lease, rows, patches, is_whole)
 
 
 async def _deliver(lease: Lease, vendor: Vendor, permit: Permit) -> None:
@@ -96,7 +97,7 @@ async def _deliver(lease: Lease, vendor: Vendor, permit: Permit) -> None:
         await asyncio.to_thread(batches.give_back, batch, again, f"{type(error).__name__}: {error}", True)
         return
     patches += await send_batch(lease, vendor, planned, permit)
-    await asyncio.to_thread(_record, lease, patches, is_whole)
+    await asyncio.to_thread(_record, lease, rows, patches, is_whole)
 
 
 def load_rows(batch: Document) -> tuple[list[Document], bool]:
@@ -195,10 +196,11 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
     )
 
 
-def _record(lease: Lease, patches: list[Patch], is_whole: bool) -> None:
+def _record(lease: Lease, rows: list[Document], patches: list[Patch], is_whole: bool) -> None:
     """Writes the outcomes and lets go of the batch."""
     now = clock.now()
-    batches.record(lease.batch["_id"], patches)
+    written = batches.record(lease.batch["_id"], patches)
+    telemetry.recorded(lease.batch, rows, patches, written)
     if is_whole:
         batches.finish(lease.batch, now)
     else:
