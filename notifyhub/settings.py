@@ -295,9 +295,9 @@ UNFOLD = {
 # Where the processes of this machine count, so that /metrics can sum them up: the same for all of them, and another one
 # for each stack. It lives as long as the machine is up, and a few 100 KB of it are used.
 _stack = "\0".join([*sorted(map(str, _mongodb["nodelist"])), _database_name, QUEUE_NAMESPACE])
-PROMETHEUS_MULTIPROC_DIR = env.text(
-    "PROMETHEUS_MULTIPROC_DIR",
-    f"{gettempdir()}/notifyhub-metrics-{getuid()}-{sha256(_stack.encode()).hexdigest()[:12]}",
+PROMETHEUS_MULTIPROC_DIR = (
+    env.text("PROMETHEUS_MULTIPROC_DIR", "")
+    or f"{gettempdir()}/notifyhub-metrics-{getuid()}-{sha256(_stack.encode()).hexdigest()[:12]}"
 )
 # Each process also serves its own counts, at the first free port from this one on; 0 = it does not.
 METRICS_PORT = env.integer("METRICS_PORT", 0)
