@@ -13,6 +13,7 @@ from bson import ObjectId
 from django.conf import settings
 
 from delivery import statements as batches
+from delivery import telemetry
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
 from delivery.channels.receipts import Reference
@@ -80,7 +81,7 @@ def _skip(batch_id: ObjectId) -> None:
         rows, is_whole = load_rows(lease.batch)
         held = [(row, batches.delivery_in(row, batch_id)) for row in rows]
         patches = [end_unsent(row, delivery, DeliveryState.SKIPPED, Reason.CHANNEL_OFF) for row, delivery in held]
-        _record(lease, patches, is_whole)
+        _record(lease, rows, patches, is_whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Taken:
     """A claimed batch, ready to be sent."""
 
     lease: Lease
+    rows: list[Document]
     planned: list[Planned]
     patches: list[Patch]  # Of what came to its end without being sent.
     is_whole: bool  # There will be no more rows of it.
@@ -115,12 +117,12 @@ def make_ready(lease: Lease, channel: Channel) -> Taken | None:
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         batches.give_back(batch, again, f"{type(error).__name__}: {error}", failed=True)
         return None
-    return Taken(lease, planned, patches, is_whole)
+    return Taken(lease, rows, planned, patches, is_whole)
 
 
 async def _deliver(taken: Taken, vendor: Vendor, permit: Permit) -> None:
     sent = await send_batch(taken.lease, vendor, taken.planned, permit)
-    await asyncio.to_thread(_record, taken.lease, [*taken.patches, *sent], taken.is_whole)
+    await asyncio.to_thread(_record, taken.lease, taken.rows, [*taken.patches, *sent], taken.is_whole)
 
 
 def load_rows(batch: Document) -> tuple[list[Document], bool]:
@@ -219,10 +221,11 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
     )
 
 
-def _record(lease: Lease, patches: list[Patch], is_whole: bool) -> None:
+def _record(lease: Lease, rows: list[Document], patches: list[Patch], is_whole: bool) -> None:
     """Writes the outcomes and lets go of the batch."""
     now = clock.now()
-    batches.record(lease.batch["_id"], patches)
+    written = batches.record(lease.batch["_id"], patches)
+    telemetry.recorded(lease.batch, rows, patches, written)
     if is_whole:
         batches.finish(lease.batch, now)
     else:

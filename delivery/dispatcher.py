@@ -19,6 +19,7 @@ from bson import ObjectId
 from django.conf import settings
 from pymongo.errors import PyMongoError
 
+from delivery import endings
 from delivery import statements as batches
 from delivery.broker import BROKER_ERRORS, queue_depths, queue_of, send_hints
 from delivery.choices import KEYED_CHANNELS, PRIORITY_SHARES, BatchKind
@@ -33,6 +34,7 @@ from followers.encryption import UnknownKeyError, decrypt
 from followers.mongo import is_passing
 from followers.outage import MONGODB, QUEUE
 from notifications.choices import DeliveryState, Reason
+from notifications.telemetry import LAST_SWEEP
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -73,6 +75,7 @@ def run(stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             sweep = sweep_once(clock.now())
+            LAST_SWEEP.set_to_current_time()
         except Exception as error:
             if is_passing(error):
                 MONGODB.away(error)
@@ -184,15 +187,15 @@ def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:
     Past its validity nothing is sent again, so it is unknown on every channel.
     """
     batch = lease.batch
-    batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND, only_expired_by=now)
+    endings.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND, only_expired_by=now)
     rows = [
         row
         for row in batches.load(batch)
         if batches.delivery_in(row, batch["_id"])["state"] == DeliveryState.QUEUED  # The rest a receipt has ended.
     ]
     repeatable = _repeatable_rows(batch, rows)
-    batches.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
-    batches.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)
+    endings.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
+    endings.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)
     logger.warning(
         "A worker died with a batch in hand.",
         batch=str(batch["_id"]),
@@ -204,18 +207,19 @@ def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:
     batches.finish(batch, now)
 
 
-def _repeatable_rows(batch: Document, rows: list[Document]) -> list[ObjectId]:
+def _repeatable_rows(batch: Document, rows: list[Document]) -> list[Document]:
     if not settings.CHANNEL_POLICIES[batch["channel"]].resend_in_doubt:
         return []
     if batch["channel"] in KEYED_CHANNELS:
-        return [row["_id"] for row in rows]
+        return rows
     if batch["channel"] != Channel.DISCORD:
         return []
     # Discord's direct messages carry a nonce, its webhooks nothing. Whether the nonce is still remembered when the
     # repeat is due, is asked before it is sent.
-    endpoints = {row["_id"]: batches.delivery_in(row, batch["_id"])["endpoint"] for row in rows}
-    addresses = followers.addresses(set(endpoints.values()))
-    return [row for row, endpoint in endpoints.items() if _is_direct_message(addresses.get(endpoint))]
+    endpoints = [batches.delivery_in(row, batch["_id"])["endpoint"] for row in rows]
+    addresses = followers.addresses(set(endpoints))
+    found = zip(rows, endpoints, strict=True)
+    return [row for row, endpoint in found if _is_direct_message(addresses.get(endpoint))]
 
 
 def _is_direct_message(endpoint: Document | None) -> bool:
@@ -230,7 +234,7 @@ def _is_direct_message(endpoint: Document | None) -> bool:
 def _wake_rows(rows: list[Document], priority: str, now: datetime, sweep: Sweep) -> None:
     expired = [row for row in rows if clock.as_utc(row["expires_at"]) <= now]
     if expired:
-        sweep.expired += batches.expire_free_rows([row["_id"] for row in expired], now)
+        sweep.expired += endings.expire_free_rows(expired, now)
         _expire_in_batches(expired, now, sweep)
     due = [row for row in rows if clock.as_utc(row["expires_at"]) > now]
     if due:
@@ -249,7 +253,7 @@ def _expire_in_batches(rows: list[Document], now: datetime, sweep: Sweep) -> Non
         batch = found.get(batch_id)
         if batch is None or batch["finished_at"] is not None:
             # Never loaded, or the batch would not have been finished while they carried it: certainly not sent.
-            sweep.expired += batches.end_rows(
+            sweep.expired += endings.end_rows(
                 {"_id": batch_id, "ids": ids}, DeliveryState.EXPIRED, Reason.VALIDITY_OVER, only_expired_by=now
             )
         elif batch["token"] is None:
@@ -266,7 +270,7 @@ def _expire_unclaimed(batch: Document, now: datetime) -> int:
     lease = claim(batch["_id"], settings.LEASE_SECONDS)
     if lease is None:
         return 0
-    expired = batches.end_rows(lease.batch, DeliveryState.EXPIRED, Reason.VALIDITY_OVER, only_expired_by=now)
+    expired = endings.end_rows(lease.batch, DeliveryState.EXPIRED, Reason.VALIDITY_OVER, only_expired_by=now)
     # What is still valid in it, or is yet to be stored, goes on as before.
     batches.give_back(lease.batch, now)
     return expired

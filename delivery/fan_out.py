@@ -6,6 +6,7 @@ take "is there already" for success, and the shard is done only when its whole r
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from bson import ObjectId
 from django.conf import settings
 
 from delivery import statements as batches
+from delivery import telemetry
 from delivery.alerts import Alerts, AlertWriter
 from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
@@ -28,6 +30,7 @@ from followers.mongo import is_passing
 from notifications import statements as notifications
 from notifications.choices import EXITS
 from notifications.live import push_alerts
+from notifications.telemetry import FAN_OUT_SECONDS
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -62,6 +65,7 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
     if lease is None:
         return None
     structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
+    started = time.perf_counter()
     try:
         run = _begin(lease)
         _run(run)
@@ -77,6 +81,7 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
         logger.error("A fan-out shard failed.", batch=str(batch_id), exc_info=not is_passing(error))  # noqa: TRY400
         fail_shard(lease.batch, f"{type(error).__name__}: {error}")
         return None
+    FAN_OUT_SECONDS.observe(time.perf_counter() - started)
     logger.info(
         "Fanned out.", event_id=run.event["external_id"], shard=run.shard, alerts=run.written, skipped=run.skipped
     )
@@ -151,7 +156,7 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     """Writes one chunk, in the order that leaves no gap: batches, then the rows that name them, then inboxes."""
     run.lease.keep()
     batches.insert_batches(alerts.batches)
-    notifications.insert_notifications(alerts.notifications)
+    telemetry.stored(alerts.notifications, notifications.insert_notifications(alerts.notifications))
     notifications.insert_entries(alerts.entries)
     removed = _withdraw_if_closed(run, alerts)
     if follower_ids:

@@ -34,6 +34,7 @@ from followers.statements import audience_size_up_to, traders_by_external_id
 from notifications.choices import FanOutState
 from notifications.events import InvalidEvent, correlation_id_of, parse_event
 from notifications.statements import event_id, store_events, store_rejected
+from notifications.telemetry import EVENTS
 from notifications.validity import expires_at, validity_rules
 
 __all__ = ["IncomingMessage", "Intake", "Outcome", "read_message", "store_accepted", "take_in"]
@@ -105,6 +106,8 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
             code=result.code,
             reason=result.reason,
         )
+    for outcome, number in outcomes.items():
+        EVENTS.labels(outcome.value).inc(number)
     return Intake(outcomes, _trailing_rejects([result for _, result in read]), batches)
 
 

@@ -42,7 +42,9 @@ class VendorConnections(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         # Before the consumers start: the first hint may be there already. Dramatiq lets only its own errors through.
         from delivery import vendors  # noqa: PLC0415
+        from notifications.telemetry import serve_own  # noqa: PLC0415
 
+        serve_own()
         try:
             self._run(vendors.open_channels(worker.worker_threads))
         except Exception as error:

@@ -20,6 +20,7 @@ what the attempt was to what the receipt has made of it. Only one that is sent a
 from __future__ import annotations
 
 import random
+from collections import Counter
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 
+from delivery import telemetry
 from delivery.channels.base import Outcome
 from delivery.channels.policy import ChannelPolicy, backoff_seconds
 from delivery.channels.receipts import Receipt, Reference
@@ -101,7 +103,19 @@ def note(reference: Reference, channel: Channel, receipt: Receipt, now: datetime
     result = durably(lambda: collection(Notification).update_one(query, pipeline), PATIENCE_SECONDS)
     if not result.matched_count:
         return Noted.NO_SUCH_DELIVERY
-    return Noted.CHANGED if result.modified_count else Noted.NOTHING_NEW
+    if not result.modified_count:
+        return Noted.NOTHING_NEW
+    _count(reference, channel, receipt)
+    return Noted.CHANGED
+
+
+def _count(reference: Reference, channel: Channel, receipt: Receipt) -> None:
+    """A receipt's end state. `sent` is counted by whoever records the attempt, if it is under way still."""
+    fields = {"deliveries": {"$elemMatch": {"endpoint": reference.endpoint, "channel": channel.value}}}
+    row = durably(lambda: collection(Notification).find_one({"_id": reference.notification}, fields), PATIENCE_SECONDS)
+    for stored in row["deliveries"] if row else ():
+        if stored["state"] != QUEUED and not (stored["state"] == SENT and stored["batch"]):
+            telemetry.count(Counter([(channel.value, stored["state"], receipt.code)]))
 
 
 def _is_news(reference: Reference, receipt: Receipt, keyed: bool) -> Document:

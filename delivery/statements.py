@@ -235,6 +235,28 @@ def record(batch_id: ObjectId, patches: Sequence[Patch]) -> int:
     return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
 
 
+def recorded_among(batch: Document, patches: Sequence[Patch]) -> list[Patch]:
+    """Which of these patches are in the database, where `record` has changed fewer alerts than there are patches.
+
+    An attempt is found by its entry in the log, an end without one by the state and the code it has left.
+    """
+    query = {"_id": {"$in": [p.notification for p in patches]}}
+    fields = {f"deliveries.{name}": 1 for name in ("channel", "state", "error_code", "attempt_log")}
+    found = durably(lambda: {row["_id"]: row["deliveries"] for row in collection(Notification).find(query, fields)})
+    return [
+        patch
+        for patch in patches
+        if any(d["channel"] == batch["channel"] and _shows(d, patch) for d in found.get(patch.notification, ()))
+    ]
+
+
+def _shows(stored: Document, patch: Patch) -> bool:
+    if patch.log is None:
+        return all(stored[name] == patch.fields.get(name) for name in ("state", "error_code"))
+    mine = (patch.log["at"].replace(tzinfo=None), patch.log["outcome"], patch.log["latency_ms"])
+    return any((entry["at"], entry["outcome"], entry["latency_ms"]) == mine for entry in stored["attempt_log"])
+
+
 ATTEMPTS_KEPT = 20
 
 
@@ -293,6 +315,16 @@ def due_batches(priority: str, now: datetime, limit: int) -> list[Document]:
     """Batches to look at, the longest due first. Index: delivery_batch (priority, next_look_at), partial."""
     query = _due_batches(priority, now)
     return durably(lambda: list(collection(Batch).find(query, WITHOUT_IDS).sort("next_look_at", 1).limit(limit)))
+
+
+def longest_due(priority: str, now: datetime) -> datetime | None:
+    """The earliest time (naive UTC) for which a batch or an alert was to be looked at; None = nothing is due.
+
+    Not repeated. Indexes: delivery_batch (priority, next_look_at), notifications_notification (priority, wake_at).
+    """
+    batch = collection(Batch).find_one(_due_batches(priority, now), {"next_look_at": 1}, sort=[("next_look_at", 1)])
+    row = collection(Notification).find_one(_due_rows(priority, now), {"wake_at": 1}, sort=[("wake_at", 1)])
+    return min([*([batch["next_look_at"]] if batch else []), *([row["wake_at"]] if row else [])], default=None)
 
 
 def count_due_batches(priority: str, now: datetime, limit: int) -> int:

@@ -28,6 +28,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     stack = Stack(Path(tempfile.mkdtemp(prefix="notifyhub-tests-")))
     stack.reserve()
     os.environ.update(stack.env)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(stack.directory / "metrics")
     early_config.stash[_STACK] = stack
     return (yield)
 

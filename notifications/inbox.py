@@ -17,6 +17,7 @@ from followers.mongo import collection, durably
 from notifications.choices import DeliveryState
 from notifications.models import InAppEntry, Notification
 from notifications.statements import change_deliveries, ended
+from notifications.telemetry import DELIVERIES
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -115,6 +116,7 @@ def acknowledge(follower_id: ObjectId, notification_id: ObjectId, now: datetime)
     change = change_deliveries(here, {**ended(DeliveryState.DELIVERED), "delivered_at": now})
     query = {**mine, "deliveries": {"$elemMatch": waiting}}
     if _patiently(lambda: collection(Notification).update_one(query, change)).matched_count:
+        DELIVERIES.labels(Channel.IN_APP.value, DeliveryState.DELIVERED.value, "").inc()
         return True
     return _patiently(lambda: collection(Notification).find_one(mine, {"_id": 1})) is not None
 

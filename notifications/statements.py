@@ -16,6 +16,7 @@ from followers.mongo import collection, durably, insert_missing, quick
 from notifications.choices import EXITS, DeliveryState, FanOutState, NotificationState, Reason
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
 from notifications.reviews import REACHED, true_review
+from notifications.telemetry import DELIVERIES
 
 Document = dict[str, Any]
 Pipeline = list[dict[str, Any]]
@@ -223,22 +224,23 @@ def events_of_same_order(fanned: Document) -> list[Document]:
 
 
 # --- Notifications ---------------------------------------------------------------------------------------------------
-def insert_notifications(documents: list[Document]) -> None:
+def insert_notifications(documents: list[Document]) -> set[ObjectId]:
     """Inserts alerts; one that is there already is success, checked against (event, follower).
 
     Durable: after a failover the same worker goes on with the new primary, and would call a shard done whose rows went
     with the old one.
 
-    Raises IdCollisionError if another pair holds the id.
+    Returns the ids of those that were there. Raises IdCollisionError if another pair holds the id.
     """
     present = [documents[i] for i in insert_missing(collection(Notification), documents)]
     if not present:
-        return
+        return set()
     expected = {d["_id"]: (d["event_id"], d["follower_id"]) for d in present}
     found = collection(Notification).find({"_id": {"$in": list(expected)}}, {"event_id": 1, "follower_id": 1})
     for row in found:
         if expected[row["_id"]] != (row["event_id"], row["follower_id"]):
             raise IdCollisionError(f"Notification {row['_id']} belongs to another event and follower.")
+    return set(expected)
 
 
 def existing_notifications(ids: Sequence[ObjectId]) -> set[ObjectId]:
@@ -288,7 +290,31 @@ def mark_superseded(which: Document, closing_key: str) -> int:
         {"$set": {"superseded_by": {"$literal": closing_key}}},
         *change_deliveries(free, ended_unsent(DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT)),
     ]
-    return durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
+    withdrawn = durably(lambda: list(collection(Notification).aggregate(_free_deliveries(query))))
+    touched = durably(lambda: collection(Notification).update_many(query, pipeline)).modified_count
+    for group in withdrawn if touched else ():
+        state = DeliveryState.UNKNOWN if group["_id"]["doubtful"] else DeliveryState.CANCELLED
+        DELIVERIES.labels(group["_id"]["channel"], state.value, Reason.SUPERSEDED_BY_EXIT.value).inc(group["count"])
+    return touched
+
+
+def _free_deliveries(query: Document) -> Pipeline:
+    """Counts, by channel and doubt, the deliveries of these alerts that are queued and in no batch."""
+    free = {"state": DeliveryState.QUEUED.value, "batch": None}
+    return [
+        {"$match": {**query, "deliveries": {"$elemMatch": free}}},
+        {"$unwind": "$deliveries"},
+        {"$match": {f"deliveries.{name}": value for name, value in free.items()}},
+        {
+            "$group": {
+                "_id": {
+                    "channel": "$deliveries.channel",
+                    "doubtful": {"$in": ["unknown", "$deliveries.attempt_log.outcome"]},
+                },
+                "count": {"$sum": 1},
+            }
+        },
+    ]
 
 
 # --- In-app entries --------------------------------------------------------------------------------------------------

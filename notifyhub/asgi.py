@@ -49,7 +49,9 @@ def _application() -> ProtocolTypeRouter:
     from django.conf import settings  # noqa: PLC0415
 
     from notifications.routing import websocket_urlpatterns  # noqa: PLC0415
+    from notifications.telemetry import serve_own  # noqa: PLC0415
 
+    serve_own()
     sockets = BrowserOriginValidator(
         URLRouter(websocket_urlpatterns), [*settings.ALLOWED_HOSTS, *settings.INBOX_ORIGINS]
     )

@@ -2,7 +2,10 @@
 
 import sys
 from dataclasses import fields
+from hashlib import sha256
+from os import getuid
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, cast
 
 from corsheaders.defaults import default_headers
@@ -86,10 +89,11 @@ AUTH_PASSWORD_VALIDATORS = [
 # --- MongoDB ---------------------------------------------------------------------------------------------------------
 MONGODB_URL = env.url("MONGODB_URL", {"mongodb", "mongodb+srv"})
 try:
-    _database_name = parse_uri(MONGODB_URL)["database"]
+    _mongodb = parse_uri(MONGODB_URL)
 except Exception:
     # Not the driver's own words: they can quote the password.
     raise ImproperlyConfigured("MONGODB_URL is not a MongoDB connection string that the driver can read.") from None
+_database_name = _mongodb["database"]
 if not _database_name:
     raise ImproperlyConfigured("MONGODB_URL must end with the database's name, such as …:27017/notifyhub.")
 DATABASES = {
@@ -346,6 +350,17 @@ UNFOLD = {
         ],
     },
 }
+
+# --- Metrics ---------------------------------------------------------------------------------------------------------
+# Where the processes of this machine count, so that /metrics can sum them up: the same for all of them, and another one
+# for each stack. It lives as long as the machine is up, and a few 100 KB of it are used.
+_stack = "\0".join([*sorted(map(str, _mongodb["nodelist"])), _database_name, QUEUE_NAMESPACE])
+PROMETHEUS_MULTIPROC_DIR = (
+    env.text("PROMETHEUS_MULTIPROC_DIR", "")
+    or f"{gettempdir()}/notifyhub-metrics-{getuid()}-{sha256(_stack.encode()).hexdigest()[:12]}"
+)
+# Each process also serves its own counts, at the first free port from this one on; 0 = it does not.
+METRICS_PORT = env.integer("METRICS_PORT", 0)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
 LOGGING = logging_config(env.one_of("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}))

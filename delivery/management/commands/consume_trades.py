@@ -15,6 +15,7 @@ from delivery.kafka import connection_options
 from delivery.poison import PoisonLimitError
 from followers import clock
 from notifications.calendars import preload
+from notifications.telemetry import serve_own
 
 PRELOADED_EXCHANGES = ("XNSE", "XNYS")
 """Loading the first calendar takes a second; it passes while the group is being joined."""
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, told_to_stop)
         Thread(target=preload, args=(PRELOADED_EXCHANGES, clock.now()), name="calendars", daemon=True).start()
+        serve_own()
         connection_options()  # A wrong setting is worth a line now, not at every try to connect.
         try:
             TradeConsumer(stop, take_in_and_hint).run()

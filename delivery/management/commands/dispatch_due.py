@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from delivery import checks, dispatcher
 from followers import clock
 from followers.mongo import repeat_no_more
+from notifications.telemetry import serve_own
 
 logger = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ class Command(BaseCommand):
 
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, told_to_stop)
+        serve_own()
         logger.info("Dispatching what is due.")
         dispatcher.run(stop)
         logger.info("Stopped.")
