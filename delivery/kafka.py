@@ -46,10 +46,21 @@ def connection_options() -> dict[str, Any]:
         "reconnect_backoff_max_ms": 2_000,
     }
     if protocol.endswith("SSL"):
-        options["ssl_cafile"] = settings.KAFKA_SSL_CAFILE or None  # None = the system's certificates.
+        options |= _tls_options()
     if protocol.startswith("SASL"):
         options |= _sasl_options()
     return options
+
+
+def _tls_options() -> dict[str, Any]:
+    certificate, key = settings.KAFKA_SSL_CERTFILE, settings.KAFKA_SSL_KEYFILE
+    if bool(certificate) != bool(key):
+        raise ImproperlyConfigured("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE belong together: set both or neither.")
+    return {
+        "ssl_cafile": settings.KAFKA_SSL_CAFILE or None,  # None = the system's certificates.
+        "ssl_certfile": certificate or None,
+        "ssl_keyfile": key or None,
+    }
 
 
 def _sasl_options() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from delivery.channels.credentials import CREDENTIALS, is_on
 from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy
 from notifications.validity import ValidityRules
 from notifyhub.admin_menu import ADMIN_SECTIONS, sidebar_link
+from notifyhub.csp import OWN_PAGES
 from notifyhub.environment import Environment, ImproperlyConfigured
 from notifyhub.logs import logging_config
 
@@ -57,6 +58,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "notifyhub.csp.ContentSecurityPolicy",
 ]
 ROOT_URLCONF = "notifyhub.urls"
 ASGI_APPLICATION = "notifyhub.asgi.application"
@@ -173,6 +175,8 @@ KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "")
 KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME", "")
 KAFKA_SASL_PASSWORD = env.text("KAFKA_SASL_PASSWORD", "")
 KAFKA_SSL_CAFILE = env.text("KAFKA_SSL_CAFILE", "")
+KAFKA_SSL_CERTFILE = env.text("KAFKA_SSL_CERTFILE", "")
+KAFKA_SSL_KEYFILE = env.text("KAFKA_SSL_KEYFILE", "")
 # Unfinished batches above which no trades are taken in any more, and the share of them at which it goes on. A last
 # resort for the database's sake: a million queued deliveries are 5,000 batches, or 50,000 where each holds only 20.
 BACKLOG_MAX_BATCHES = env.integer("BACKLOG_MAX_BATCHES", 200_000, minimum=1)
@@ -324,11 +328,18 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", d
 # Only ever sent over HTTPS, so that plain HTTP on a developer's machine stays possible. 0 = none.
 SECURE_HSTS_SECONDS = env.integer("DJANGO_HSTS_SECONDS", 0 if DEBUG else 31_536_000)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag("DJANGO_HSTS_SUBDOMAINS")
+# Preloading binds the whole domain for years, whoever else uses it: nothing that a service may decide.
+SILENCED_SYSTEM_CHECKS = ["security.W021"]
+SECURE_SSL_REDIRECT = env.flag("DJANGO_SSL_REDIRECT")
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # Asked from inside, by plain HTTP.
 # Only behind a proxy that sets X-Forwarded-Proto itself and drops what a client sends.
 if env.flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": OWN_PAGES}  # The admin and the API's docs need more: notifyhub/csp.py.
+ADMIN_LOGIN_FAILURES = env.integer("ADMIN_LOGIN_FAILURES", 5, minimum=1)
+ADMIN_LOGIN_WINDOW_SECONDS = env.integer("ADMIN_LOGIN_WINDOW_SECONDS", 900, minimum=1)
 
 # --- Admin -----------------------------------------------------------------------------------------------------------
 UNFOLD = {
@@ -338,6 +349,7 @@ UNFOLD = {
     "SITE_SYMBOL": "notifications_active",
     "SITE_URL": None,
     "SHOW_BACK_BUTTON": True,
+    "LOGIN": {"form": "notifyhub.admin_login.LoginForm"},
     "SIDEBAR": {
         "show_search": False,
         "navigation": [
