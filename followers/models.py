@@ -154,3 +154,21 @@ class ServiceKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (nh_{self.prefix}_…)"
+
+
+class Erasure(models.Model):
+    """That a follower was erased, and what became of what they left; its id is the follower's.
+
+    It names nobody: of the external id there is only a keyed hash, by which a repeated request finds its report.
+    Whoever writes something about a follower looks here afterwards, so that nothing comes back (followers/erasures.py).
+    """
+
+    id = ObjectIdAutoField(primary_key=True)
+    external_id_hash = models.CharField(max_length=64, editable=False)
+    erased_at = models.DateTimeField(help_text="When it was last asked for.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+    keeps_notifications = models.BooleanField(help_text="Alerts are kept, under a name that says nothing.")
+    counts = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -302,11 +302,15 @@ DEMO_INBOX = env.flag("DEMO_INBOX")
 FOLLOWER_TOKEN_SECRETS = env.texts("FOLLOWER_TOKEN_SECRETS")
 API_SERVICE_PER_MINUTE = env.integer("API_SERVICE_PER_MINUTE", 1_200, minimum=1)  # Calls of one key.
 API_FOLLOWER_PER_MINUTE = env.integer("API_FOLLOWER_PER_MINUTE", 300, minimum=1)  # Calls of one follower.
+# Of a call, and of every other request: a thousand items with the longest addresses take 5 MB.
+API_MAX_BODY_BYTES = DATA_UPLOAD_MAX_MEMORY_SIZE = env.integer("API_MAX_BODY_BYTES", 6_000_000, minimum=100_000)
+# An erased follower's alerts stay, under a name that says nothing. Off = they go too.
+ERASURE_KEEPS_NOTIFICATIONS = env.flag("ERASURE_KEEPS_NOTIFICATIONS", default=True)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["followers.api.parsers.ExactJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "followers.api.errors.handle",
 }

@@ -25,6 +25,7 @@ class ErrorCode(Enum):
     NOT_ACCEPTABLE = ("not_acceptable", 406, "Answers are JSON.")
     IDEMPOTENCY_CONFLICT = ("idempotency_conflict", 409, "This Idempotency-Key was used for another request.")
     REQUEST_IN_PROGRESS = ("request_in_progress", 409, "The first request with this Idempotency-Key is under way.")
+    TOO_LARGE = ("too_large", 413, "The body is larger than API_MAX_BODY_BYTES.")
     UNSUPPORTED_MEDIA_TYPE = ("unsupported_media_type", 415, "Bodies are application/json.")
     RATE_LIMITED = ("rate_limited", 429, "Too many calls; try again after Retry-After seconds.")
     INTERNAL = ("internal_error", 500, "Something is wrong on our side.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.http import Http404, UnreadablePostError
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 from rest_framework import exceptions
@@ -30,6 +30,8 @@ _BY_CLASS: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (PermissionDenied, ErrorCode.FORBIDDEN),
     (exceptions.NotFound, ErrorCode.NOT_FOUND),
     (Http404, ErrorCode.NOT_FOUND),
+    (RequestDataTooBig, ErrorCode.TOO_LARGE),
+    (UnreadablePostError, ErrorCode.MALFORMED),
     (exceptions.MethodNotAllowed, ErrorCode.METHOD_NOT_ALLOWED),
     (exceptions.NotAcceptable, ErrorCode.NOT_ACCEPTABLE),
     (exceptions.UnsupportedMediaType, ErrorCode.UNSUPPORTED_MEDIA_TYPE),

@@ -36,6 +36,8 @@ class ApiView(APIView):
         self.claim: idempotency.Claim | None = None
         super().initial(request, *args, **kwargs)
         self.limit_headers = limits.take(request, self.per_minute())
+        if request.method in {"POST", "PUT", "PATCH"}:
+            request.body  # noqa: B018  Read as a whole here, where its size is looked at; parsers would take any.
         if request.method == "POST":
             claimed = idempotency.claim(request)
             if isinstance(claimed, idempotency.Kept):

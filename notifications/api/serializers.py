@@ -20,15 +20,6 @@ class ObjectIdField(serializers.CharField):
         return ObjectId(text)
 
 
-class ProblemSerializer(serializers.Serializer[Any]):
-    type = serializers.CharField()
-    title = serializers.CharField()
-    status = serializers.IntegerField()
-    detail = serializers.CharField()
-    code = serializers.CharField()
-    errors = serializers.ListField(child=serializers.DictField(child=serializers.CharField()), required=False)
-
-
 class EntrySerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     created_at = serializers.DateTimeField()

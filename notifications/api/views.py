@@ -19,19 +19,14 @@ from followers import clock
 from followers.api import cursors
 from followers.api.authentication import IsKnown
 from followers.api.codes import ErrorCode
-from followers.api.errors import MEDIA_TYPE, ProblemError
+from followers.api.errors import ProblemError
+from followers.api.schema import NO_BODY, POSTED, problems
 from followers.api.views import ApiView, ServiceView
 from followers.choices import Scope
 from followers.models import Follower
 from notifications import frames, inbox, live, tickets, tokens
 from notifications.api import serializers
 from notifications.api.authentication import FollowerAuthentication
-
-
-def problems(*statuses: int) -> dict[Any, Any]:
-    """The errors of a call in the schema; these every call can give."""
-    every = {400, 401, 403, 404, 405, 406, 409, 415, 429, 500, 503, *statuses}
-    return {(status, MEDIA_TYPE): serializers.ProblemSerializer for status in sorted(every)}
 
 
 class FollowerView(ApiView):
@@ -54,7 +49,7 @@ class InboxView(FollowerView):
             OpenApiParameter("cursor", str, description="`next` of the page before."),
             OpenApiParameter("since", datetime, description="Only what was made after it."),
         ],
-        responses={200: serializers.InboxPageSerializer, **problems()},
+        responses={200: serializers.InboxPageSerializer, **problems(400)},
     )
     def get(self, request: Request) -> Response:
         limit = cursors.limit_of(request)
@@ -101,7 +96,7 @@ class EntryChangeView(FollowerView):
 _ENTRY: dict[str, Any] = {
     "tags": ["Inbox"],
     "request": None,
-    "responses": {204: OpenApiResponse(description="Done."), **problems()},
+    "responses": {204: NO_BODY, **problems(404)},
 }
 
 
@@ -137,7 +132,7 @@ class InboxReadView(FollowerView):
         tags=["Inbox"],
         summary="Marks many as read: by ids, or all up to a time",
         request=serializers.ReadSerializer,
-        responses={200: serializers.ReadCountSerializer, **problems()},
+        responses={200: serializers.ReadCountSerializer, **problems(*POSTED)},
         examples=[OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
     )
     def post(self, request: Request) -> Response:
@@ -157,7 +152,7 @@ class EntryAckView(FollowerView):
         tags=["Inbox"],
         summary="The alert has arrived: its in-app delivery becomes delivered",
         request=serializers.AckSerializer,
-        responses={204: OpenApiResponse(description="Done."), **problems()},
+        responses={204: NO_BODY, **problems(404, *POSTED)},
         examples=[OpenApiExample("It was shown", {"event": "seen"}, request_only=True)],
     )
     def post(self, request: Request, entry_id: str) -> Response:
@@ -189,7 +184,7 @@ class TokensView(ServiceView):
         tags=["Services"],
         summary="A token for one follower's app",
         request=serializers.MintSerializer,
-        responses={201: serializers.TokenSerializer, **problems()},
+        responses={201: serializers.TokenSerializer, **problems(403, 404, *POSTED)},
         examples=[OpenApiExample("For F-1", {"follower_id": "F-1"}, request_only=True)],
     )
     def post(self, request: Request) -> Response:
