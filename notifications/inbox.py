@@ -148,17 +148,33 @@ def archive(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
 def mark_many_read(
     follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
 ) -> list[ObjectId]:
-    """unread → read, of these entries or of all made up to `before`. Returns those that were unread.
+    """unread → read, of these entries or of all made up to `before`. Returns those that were unread."""
+    return _change_many(follower_id, {"read_at": None}, {"read_at": now}, now, ids, before)
 
-    Index: _id, or notifications_inappentry (follower_id, created_at, _id).
-    """
+
+def archive_many(
+    follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
+) -> list[ObjectId]:
+    """In the inbox → archived, of these entries or of all made up to `before`. Returns those that left it."""
+    return _change_many(follower_id, {"archived_at": None}, {"archived_at": now}, now, ids, before)
+
+
+def _change_many(
+    follower_id: ObjectId,
+    state: Document,
+    change: Document,
+    now: datetime,
+    ids: Collection[ObjectId] | None,
+    before: datetime | None,
+) -> list[ObjectId]:
+    """Index: _id, or notifications_inappentry (follower_id, created_at, _id)."""
     which: Document = {"_id": {"$in": list(ids)}} if ids is not None else {"created_at": {"$lte": before}}
-    query = {**_visible(follower_id, now), **which, "read_at": None}
+    query = {**_visible(follower_id, now), **which, **state}
     hint = "_id_" if ids is not None else INBOX_INDEX
     found = _patiently(lambda: [entry["_id"] for entry in collection(InAppEntry).find(query, {"_id": 1}, hint=hint)])
     if found:
-        these, change = {"_id": {"$in": found}, "read_at": None}, {"$set": {"read_at": now}}
-        _patiently(lambda: collection(InAppEntry).update_many(these, change))
+        these = {"_id": {"$in": found}, **state}
+        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": change}))
     return found
 
 

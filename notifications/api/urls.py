@@ -4,7 +4,7 @@ from django.urls import re_path
 
 from followers.api import audience
 from followers.api.views import NothingHere
-from notifications.api import views
+from notifications.api import person, views
 
 ENTRY = r"^inbox/(?P<entry_id>[0-9a-f]{24})"
 
@@ -18,9 +18,13 @@ urlpatterns = [
     re_path(r"^portfolios/?$", audience.PortfoliosView.as_view()),
     re_path(r"^tokens/?$", views.TokensView.as_view()),
     re_path(r"^ws-ticket/?$", views.TicketView.as_view()),
+    re_path(r"^preferences/?$", person.PreferencesView.as_view()),
+    re_path(r"^devices/?$", person.DevicesView.as_view()),
+    re_path(r"^devices/(?P<device_id>[0-9a-f]{24})/?$", person.DeviceView.as_view()),
     re_path(r"^inbox/?$", views.InboxView.as_view()),
     re_path(r"^inbox/count/?$", views.InboxCountView.as_view()),
     re_path(r"^inbox/read/?$", views.InboxReadView.as_view()),
+    re_path(r"^inbox/archive/?$", views.InboxArchiveView.as_view()),
     re_path(ENTRY + r"/read/?$", views.EntryReadView.as_view()),
     re_path(ENTRY + r"/unread/?$", views.EntryUnreadView.as_view()),
     re_path(ENTRY + r"/archive/?$", views.EntryArchiveView.as_view()),

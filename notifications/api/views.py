@@ -146,6 +146,25 @@ class InboxReadView(FollowerView):
         return Response({"changed": len(changed)})
 
 
+class InboxArchiveView(FollowerView):
+    @extend_schema(
+        operation_id="inbox_archive",
+        tags=["Inbox"],
+        summary="Archives many: by ids, or all up to a time",
+        request=serializers.ReadSerializer,
+        responses={200: serializers.ReadCountSerializer, **problems(*POSTED)},
+        examples=[OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        wanted = serializers.ReadSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        follower = request.user.follower_id
+        changed = inbox.archive_many(follower, clock.now(), **wanted.validated_data)
+        if changed:
+            live.push_archived(follower, changed)
+        return Response({"changed": len(changed)})
+
+
 class EntryAckView(FollowerView):
     @extend_schema(
         operation_id="inbox_entry_ack",

@@ -1,0 +1,71 @@
+"""What a follower changes of themselves: their preferences and the devices that hear of alerts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from followers import preferences
+from followers.choices import Channel
+from followers.encryption import address_hash
+from followers.models import Endpoint, Follower
+from followers.mongo import collection, durably
+
+Document = dict[str, Any]
+
+CHANGES_TRIED = 5
+REMOVED = "removed_by_follower"
+"""`deactivated_reason` of a device that its own app has signed off."""
+
+
+class ChangedMeanwhileError(Exception):
+    """Somebody else changes the same preferences, again and again."""
+
+
+def preferences_of(follower_id: ObjectId) -> preferences.Preferences | None:
+    """None = there is no such follower (any more)."""
+    stored = durably(lambda: collection(Follower).find_one({"_id": follower_id}, {"preferences": 1}))
+    return None if stored is None else preferences.read(stored.get("preferences"))
+
+
+def change_preferences(follower_id: ObjectId, patch: object) -> preferences.Preferences | None:
+    """Merges a patch into the stored preferences, by compare-and-set. None = there is no such follower.
+
+    Raises PreferencesError (the broken fields) or ChangedMeanwhileError.
+    """
+    for _ in range(CHANGES_TRIED):
+        stored = durably(lambda: collection(Follower).find_one({"_id": follower_id}, {"preferences": 1}))
+        if stored is None:
+            return None
+        before = stored.get("preferences")
+        merged = preferences.merge(before, patch)
+        same, change = {"_id": follower_id, "preferences": before}, {"$set": {"preferences": merged.as_document()}}
+        if durably(lambda: collection(Follower).update_one(same, change)).matched_count:  # noqa: B023  Run at once.
+            return merged
+    raise ChangedMeanwhileError
+
+
+def devices(follower_id: ObjectId) -> list[Endpoint]:
+    """The follower's addresses, active or not, the newest first. Index: followers_endpoint (follower_id)."""
+    rows = Endpoint.objects.filter(follower_id=follower_id)
+    return sorted(rows, key=lambda row: (row.registered_at, row.pk), reverse=True)
+
+
+def sign_off(follower_id: ObjectId, now: datetime, device_id: ObjectId) -> bool:
+    """active → inactive, once. Returns whether the follower has such a device."""
+    return _sign_off({"_id": device_id, "follower_id": follower_id}, now)
+
+
+def sign_off_address(follower_id: ObjectId, now: datetime, channel: Channel | str, address: str) -> bool:
+    """As above, by what the app knows: its own token. Index: followers_endpoint (channel, address_hash)."""
+    mine = {"channel": str(channel), "address_hash": address_hash(address), "follower_id": follower_id}
+    return _sign_off(mine, now)
+
+
+def _sign_off(mine: Document, now: datetime) -> bool:
+    change = {"$set": {"active": False, "deactivated_reason": REMOVED, "deactivated_at": now}}
+    if durably(lambda: collection(Endpoint).update_one({**mine, "active": True}, change)).matched_count:
+        return True
+    return durably(lambda: collection(Endpoint).find_one(mine, {"_id": 1})) is not None
