@@ -21,7 +21,7 @@ from followers.models import Endpoint, Follow, Follower
 from followers.mongo import collection, database, durably
 from notifications.choices import DeliveryState, NotificationState, Priority
 from notifications.models import Notification, RejectedEvent, TradeEvent
-from notifications.statements import Pipeline, true_state, wakes
+from notifications.statements import EVENT_INDEX, Pipeline, true_state, wakes
 
 Document = dict[str, Any]
 
@@ -132,8 +132,7 @@ def alerts_per_event(event_ids: Sequence[ObjectId], session: ClientSession | Non
         {"$match": {"event_id": {"$in": list(event_ids)}}},
         {"$group": {"_id": "$event_id", "alerts": {"$sum": 1}}},
     ]
-    hint = {"event_id": 1, "state": 1}
-    counted = collection(Notification).aggregate(pipeline, hint=hint, session=session)
+    counted = collection(Notification).aggregate(pipeline, hint=EVENT_INDEX, session=session)
     return {row["_id"]: row["alerts"] for row in counted}
 
 

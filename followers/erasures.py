@@ -85,7 +85,7 @@ def erased_since(at: datetime) -> list[ObjectId]:
 
 def blank(follower_id: ObjectId) -> int:
     """named → nameless: what is left of the person is a row under a name that says nothing."""
-    nameless = {
+    nameless: Document = {
         "external_id": f"erased:{follower_id}", "name": "", "portfolio_value": None, "portfolio_as_of": None,
         "currency": "", "locale": "en", "timezone": "UTC", "preferences": {},
     }  # fmt: skip

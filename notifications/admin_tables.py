@@ -15,6 +15,7 @@ from followers.models import Endpoint
 from followers.mongo import collection, durably
 from notifications.choices import DeliveryState, FanOutState, NotificationState, Priority, Reason
 from notifications.models import Attempt, Delivery, Notification, Sizing, TradeEvent
+from notifications.statements import EVENT_INDEX
 
 _COLOURS: dict[str, str] = {
     NotificationState.PENDING: "blue",
@@ -46,7 +47,7 @@ def outcome_counts(event_id: ObjectId) -> dict[str, int]:
         {"$match": {"event_id": event_id}},
         {"$group": {"_id": "$state", "count": {"$sum": 1}}},
     ]
-    rows = durably(lambda: list(collection(Notification).aggregate(pipeline, hint={"event_id": 1, "state": 1})))
+    rows = durably(lambda: list(collection(Notification).aggregate(pipeline, hint=EVENT_INDEX)))
     return {row["_id"]: row["count"] for row in rows}
 
 

@@ -382,6 +382,10 @@ def _replaced_entries(fanned: Document, follower_ids: Sequence[ObjectId]) -> lis
     ]
 
 
+EVENT_INDEX = {"event_id": 1, "state": 1, "_id": -1}
+"""Alerts of one event, and their outcomes without a look at the documents; named as a hint."""
+
+
 def notifications_of(event_oid: ObjectId, fields: Document) -> Iterable[Document]:
     """All alerts of one event. Index: notifications_notification (event_id, state)."""
     return collection(Notification).find({"event_id": event_oid}, fields)

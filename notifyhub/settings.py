@@ -323,6 +323,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "DeliveryState": "notifications.choices.DeliveryState",
+        "NotificationState": "notifications.choices.NotificationState",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",  # Served from here: no other host is asked.
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

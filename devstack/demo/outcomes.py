@@ -160,7 +160,7 @@ class Outcomes:
                 {"$match": {"event_id": {"$in": list(self._open)}}},
                 {"$group": {"_id": {"event": "$event_id", "state": "$state"}, "count": {"$sum": 1}}},
             ],
-            hint={"event_id": 1, "state": 1},
+            hint={"event_id": 1, "state": 1, "_id": -1},
         ):
             counts[row["_id"]["event"]][row["_id"]["state"]] = row["count"]
         changed = []

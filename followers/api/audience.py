@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from bson import ObjectId
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
@@ -22,19 +21,16 @@ from followers.models import Follower, Trader
 
 
 class BulkView(ServiceView):
-    """POST of up to 1,000 items; a subclass says how one is read and how the good ones are written."""
+    """POST of up to 1,000 items of a subclass's `kind`."""
 
     scope = Scope.AUDIENCE_WRITE
-    read: ClassVar[Callable[[dict[str, Any]], Any]]
-    write: ClassVar[items.Write]
-    named_by = "external_id"
+    kind: items.Kind
 
     def post(self, request: Request) -> Response:
         given = request.data.get("items") if isinstance(request.data, dict) else None
         if not isinstance(given, list) or not 1 <= len(given) <= serializers.MAX_ITEMS:
             raise ValidationError({"items": [f"A list of 1 to {serializers.MAX_ITEMS:,} items is needed."]})
-        kind = type(self)
-        return Response({"results": items.carry_out(given, kind.read, kind.write, self.named_by)})
+        return Response({"results": items.carry_out(given, self.kind)})
 
 
 def _bulk(name: str, summary: str, body: Any, example: dict[str, Any], answer: dict[str, Any]) -> Any:
@@ -63,8 +59,7 @@ def _bulk(name: str, summary: str, body: Any, example: dict[str, Any], answer: d
     {"external_id": "T-17", "id": "6561f0aa3c1d2e4f5a6b7c8d"},
 )
 class TradersView(BulkView):
-    read = staticmethod(items.read_trader)
-    write = staticmethod(items.write_traders)
+    kind = items.TRADERS
 
 
 @_bulk(
@@ -75,8 +70,7 @@ class TradersView(BulkView):
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c8e"},
 )
 class FollowersView(BulkView):
-    read = staticmethod(items.read_follower)
-    write = staticmethod(items.write_followers)
+    kind = items.FOLLOWERS
 
 
 @_bulk(
@@ -87,9 +81,7 @@ class FollowersView(BulkView):
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c8f"},
 )
 class FollowsView(BulkView):
-    read = staticmethod(items.read_follow)
-    write = staticmethod(items.write_follows)
-    named_by = "follower_id"
+    kind = items.FOLLOWS
 
 
 @_bulk(
@@ -100,9 +92,7 @@ class FollowsView(BulkView):
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c90"},
 )
 class EndpointsView(BulkView):
-    read = staticmethod(items.read_endpoint)
-    write = staticmethod(items.write_endpoints)
-    named_by = "follower_id"
+    kind = items.ENDPOINTS
 
 
 @_bulk(
@@ -113,9 +103,7 @@ class EndpointsView(BulkView):
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c8e", "status": "updated"},
 )
 class PortfoliosView(BulkView):
-    read = staticmethod(items.read_portfolio)
-    write = staticmethod(items.write_portfolios)
-    named_by = "follower_id"
+    kind = items.PORTFOLIOS
 
 
 class FollowView(ServiceView):

@@ -71,20 +71,29 @@ Write = Callable[[list[Any]], Sequence[Row | UnknownPersonError]]
 """Writes what good items say; a row each, in their order, or why not."""
 
 
-def carry_out(items: list[Any], read: Callable[[Document], Any], write: Write, name: str) -> list[Document]:
-    """The answers to `items`, in their order. `name` is the field whose value an answer repeats as `external_id`."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of items is read and written."""
+
+    read: Callable[[Mapping[str, Any]], Any]  # Raises BadValueError.
+    write: Write
+    names: tuple[str, ...] = ("follower_id", "trader_id")  # The first that is given is an answer's `external_id`.
+
+
+def carry_out(items: list[Any], kind: Kind) -> list[Document]:
+    """The answers to `items`, in their order."""
     answers: dict[int, Answer] = {}
     good: list[tuple[int, Any]] = []
     for index, item in enumerate(items):
         try:
             if not isinstance(item, dict):
                 raise BadValueError("An item is an object.")
-            good.append((index, read(item)))
+            good.append((index, kind.read(item)))
         except BadValueError as error:
-            answers[index] = Answer(index, _name(item, name), "error", code="invalid", detail=str(error))
-    written = write([wanted for _, wanted in good]) if good else []
+            answers[index] = Answer(index, _name(item, kind), "error", code="invalid", detail=str(error))
+    written = kind.write([wanted for _, wanted in good]) if good else []
     for (index, _), row in zip(good, written, strict=True):
-        known_as = _name(items[index], name)
+        known_as = _name(items[index], kind)
         if isinstance(row, UnknownPersonError):
             answers[index] = Answer(index, known_as, "error", code=row.code, detail=str(row))
         else:
@@ -92,9 +101,9 @@ def carry_out(items: list[Any], read: Callable[[Document], Any], write: Write, n
     return [answers[index].shown() for index in range(len(items))]
 
 
-def _name(item: Any, name: str) -> str | None:
-    value = item.get(name) if isinstance(item, dict) else None
-    return value[:128] if isinstance(value, str) else None
+def _name(item: Any, kind: Kind) -> str | None:
+    given = (item.get(name) for name in kind.names) if isinstance(item, dict) else ()
+    return next((value[:128] for value in given if isinstance(value, str)), None)
 
 
 # --- Traders and followers -------------------------------------------------------------------------------------------
@@ -232,3 +241,10 @@ def write_portfolios(wanted: list[tuple[Owner, Document]]) -> list[Row | Unknown
         if mine:
             rows |= {Owner(field, key): row for key, row in upserts.write_portfolios(model, mine).items()}
     return [rows.get(owner) or UnknownPersonError(owner.field) for owner, _ in wanted]
+
+
+TRADERS = Kind(read_trader, write_traders, ("external_id",))
+FOLLOWERS = Kind(read_follower, write_followers, ("external_id",))
+FOLLOWS = Kind(read_follow, write_follows)
+ENDPOINTS = Kind(read_endpoint, write_endpoints)
+PORTFOLIOS = Kind(read_portfolio, write_portfolios)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bson import ObjectId
@@ -127,8 +128,8 @@ def _address(request: Request) -> Any:
     try:
         return read_address(request.data)
     except BadValueError as error:
-        field, _, words = str(error).partition(": ")
-        raise ValidationError({field: [words]} if words else {"address": [str(error)]}) from error
+        named = re.match(r"\w+", str(error))  # Its sentences begin with the field's name.
+        raise ValidationError({named[0] if named else "": [str(error)]}) from error
 
 
 def _shown(row: Endpoint) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from django.urls import re_path
 
 from followers.api import audience
 from followers.api.views import NothingHere
-from notifications.api import person, views
+from notifications.api import alerts, person, views
 
 ENTRY = r"^inbox/(?P<entry_id>[0-9a-f]{24})"
 
@@ -16,6 +16,8 @@ urlpatterns = [
     re_path(r"^endpoints/?$", audience.EndpointsView.as_view()),
     re_path(r"^endpoints/(?P<endpoint_id>[0-9a-f]{24})/?$", audience.EndpointView.as_view()),
     re_path(r"^portfolios/?$", audience.PortfoliosView.as_view()),
+    re_path(r"^notifications/?$", alerts.AlertsView.as_view()),
+    re_path(r"^notifications/(?P<notification_id>[0-9a-f]{24})/?$", alerts.AlertView.as_view()),
     re_path(r"^tokens/?$", views.TokensView.as_view()),
     re_path(r"^ws-ticket/?$", views.TicketView.as_view()),
     re_path(r"^preferences/?$", person.PreferencesView.as_view()),

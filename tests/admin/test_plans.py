@@ -114,8 +114,8 @@ def test_a_whole_list_walks_an_index(model: type) -> None:
         (Notification, {"state": "pending"}, "_id_"),
         (Notification, {"state": "delivered"}, "_id_"),
         (Notification, {"priority": "critical"}, "_id_"),
-        (Notification, {"event__id__exact": "{event}", "state": "delivered"}, "event_id_1_state_1"),
-        (Notification, {"q": "F-1"}, "follower_id_1_created_at_-1"),
+        (Notification, {"event__id__exact": "{event}", "state": "delivered"}, "event_id_1_state_1__id_-1"),
+        (Notification, {"q": "F-1"}, "follower_id_1_created_at_-1__id_-1"),
         (InAppEntry, {"q": "F-1"}, "follower_id_1_created_at_-1__id_-1"),
         (Batch, {"state": "open"}, "finished_at_1"),
         (Trader, {"q": "T-1"}, "external_id"),
@@ -171,7 +171,7 @@ def test_the_review_bucket_walks_an_index_in_its_own_order(query: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("query", "index"), [({"q": "F-1"}, "follower_id_1_created_at_-1"), ({"q": "{alert}"}, "_id_")]
+    ("query", "index"), [({"q": "F-1"}, "follower_id_1_created_at_-1__id_-1"), ({"q": "{alert}"}, "_id_")]
 )
 def test_a_search_in_the_review_bucket_sorts_one_persons_alerts_at_most(query: dict[str, str], index: str) -> None:
     world = build_world()
@@ -235,7 +235,7 @@ def test_outcomes_are_counted_from_the_index_alone() -> None:
     pipeline = [{"$match": {"event_id": world.event.pk}}, {"$group": {"_id": "$state", "count": {"$sum": 1}}}]
     command = {
         "aggregate": "notifications_notification", "pipeline": pipeline, "cursor": {},
-        "hint": {"event_id": 1, "state": 1},
+        "hint": {"event_id": 1, "state": 1, "_id": -1},
     }  # fmt: skip
     database: Any = connection
     explained = database.database.command({"explain": command, "verbosity": "queryPlanner"})
