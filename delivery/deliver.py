@@ -28,8 +28,8 @@ from followers.choices import Channel as Name
 from followers.encryption import UnknownKeyError, decrypt
 from followers.mongo import is_passing
 from notifications import statements as notifications
-from notifications.choices import EXITS, DeliveryState, Priority, Reason
-from notifications.rendering import delivery_key, trade_content
+from notifications.choices import EXITS, DeliveryState, Kind, Priority, Reason
+from notifications.rendering import content_of, delivery_key
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -163,7 +163,7 @@ def _closed_events(rows: list[Document]) -> set[str]:
 
     The marks on the rows say it too, but a mark can be missing where a fan-out died between its insert and its look.
     """
-    entries = {row["event_key"]: row for row in rows if row["action"] not in EXITS}
+    entries = {row["event_key"]: row for row in rows if row["action"] not in EXITS and row["kind"] != Kind.UPDATE}
     return {
         key
         for key, row in entries.items()
@@ -178,7 +178,7 @@ def _failed(row: Document, delivery: Document, channel: Channel, code: str, mess
 
 def message_for(row: Document, delivery: Document, endpoint: Document) -> Message:
     """One stored delivery as the channel wants it. Raises UnknownKeyError where the address cannot be decrypted."""
-    content = trade_content(row)
+    content = content_of(row)
     return Message(
         key=delivery_key(row["_id"], delivery["endpoint"]),
         address=decrypt(endpoint["address"]),

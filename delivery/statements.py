@@ -35,6 +35,7 @@ LOADED_FIELDS = {
     "deliveries.channel": 1, "deliveries.endpoint": 1, "deliveries.batch": 1, "deliveries.attempts": 1,
     "deliveries.state": 1, "deliveries.next_attempt_at": 1, "deliveries.error_code": 1,
     "deliveries.attempts_before_retry": 1, "deliveries.attempt_log.outcome": 1, "exit_fraction": 1,
+    "words": 1,
 }  # fmt: skip
 
 
