@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 
+import followers.admin_keys
 import followers.admin_staff  # noqa: F401  # Registers its pages; Django looks for them in this module only.
 from followers import clock
 from followers.admin_base import QuickModelAdmin, link_to, list_link, moment_column, plain, starts_with

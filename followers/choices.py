@@ -31,3 +31,13 @@ class Environment(TextChoices):
 
     PRODUCTION = "production", "Production"
     SANDBOX = "sandbox", "Sandbox"
+
+
+class Scope(TextChoices):
+    """What a service's key may do."""
+
+    AUDIENCE_WRITE = "audience:write", "Write traders, followers, follows, endpoints and portfolio values"
+    NOTIFICATIONS_READ = "notifications:read", "Read notifications"
+    TOKENS_MINT = "tokens:mint", "Mint followers' tokens"
+    UPDATES_WRITE = "updates:write", "Send general updates"
+    FOLLOWERS_ERASE = "followers:erase", "Erase followers"

@@ -11,10 +11,10 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
-from django_mongodb_backend.fields import ObjectIdAutoField
+from django_mongodb_backend.fields import ArrayField, ObjectIdAutoField
 
 from followers.addresses import mask_address, normalise_address
-from followers.choices import VENDOR_CHANNELS, Channel, Environment, Platform
+from followers.choices import VENDOR_CHANNELS, Channel, Environment, Platform, Scope
 from followers.encryption import EncryptedTextField, address_hash
 
 BUCKETS = 256
@@ -134,3 +134,41 @@ class Endpoint(models.Model):
             raise ValidationError("An endpoint belongs either to a follower or to a trader.")
         self.address = normalise_address(self.channel, self.address)
         self.address_hash = address_hash(self.address)
+
+
+class ServiceKey(models.Model):
+    """A service's key to the API; followers/service_keys.py makes and finds them."""
+
+    id = ObjectIdAutoField(primary_key=True)
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=16, unique=True, editable=False)
+    key_hash = models.CharField(max_length=64, editable=False)
+    scopes = ArrayField(models.CharField(max_length=32, choices=Scope.choices), default=list, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty = it does not expire.")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="To the minute.")
+
+    class Meta:
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} (nh_{self.prefix}_…)"
+
+
+class Erasure(models.Model):
+    """That a follower was erased, and what became of what they left; its id is the follower's.
+
+    It names nobody: of the external id there is only a keyed hash, by which a repeated request finds its report.
+    Whoever writes something about a follower looks here afterwards, so that nothing comes back (followers/erasures.py).
+    """
+
+    id = ObjectIdAutoField(primary_key=True)
+    external_id_hash = models.CharField(max_length=64, editable=False)
+    erased_at = models.DateTimeField(help_text="When it was last asked for.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+    keeps_notifications = models.BooleanField(help_text="Alerts are kept, under a name that says nothing.")
+    counts = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return str(self.pk)

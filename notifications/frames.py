@@ -43,6 +43,7 @@ class ErrorCode(StrEnum):
 
 class RemovalReason(StrEnum):
     OUTDATED = "outdated"  # Expired, replaced by a newer one, or beyond the number that is kept.
+    ARCHIVED = "archived"  # By the follower, here or on another device.
 
 
 class FrameError(Exception):

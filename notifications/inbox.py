@@ -36,6 +36,23 @@ def newest(follower_id: ObjectId, now: datetime, limit: int) -> list[Document]:
     )
 
 
+def page(
+    follower_id: ObjectId, now: datetime, limit: int, after: tuple[datetime, ObjectId] | None, since: datetime | None
+) -> list[Document]:
+    """Entries newest first, from the one after (created_at, _id) on; with `since`, only those made later than it.
+
+    Index: notifications_inappentry (follower_id, created_at, _id).
+    """
+    made: Document = {**({"$lte": after[0]} if after else {}), **({"$gt": since} if since else {})}
+    query = {**_visible(follower_id, now), **({"created_at": made} if made else {})}
+    if after:
+        query["$or"] = [{"created_at": {"$lt": after[0]}}, {"_id": {"$lt": after[1]}}]
+    rows = collection(InAppEntry)
+    return _patiently(
+        lambda: list(rows.find(query).sort([("created_at", -1), ("_id", -1)]).hint(INBOX_INDEX).limit(limit))
+    )
+
+
 def pages_since(follower_id: ObjectId, since: datetime, now: datetime) -> Iterator[list[Document]]:
     """All entries made after `since` or up to RESUME_OVERLAP before it, oldest first, in pages of PAGE.
 
@@ -109,6 +126,35 @@ def mark_read(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
     if _patiently(lambda: collection(InAppEntry).update_one(unread, {"$set": {"read_at": now}})).matched_count:
         return True
     return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
+
+
+def mark_unread(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
+    """read → unread. Returns whether the follower has such an entry."""
+    mine = {"_id": entry_id, "follower_id": follower_id}
+    return _patiently(lambda: collection(InAppEntry).update_one(mine, {"$set": {"read_at": None}})).matched_count == 1
+
+
+def archive(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
+    """In the inbox → archived, once. Returns whether the follower has such an entry."""
+    mine = {"_id": entry_id, "follower_id": follower_id}
+    shown = {**mine, "archived_at": None}
+    if _patiently(lambda: collection(InAppEntry).update_one(shown, {"$set": {"archived_at": now}})).matched_count:
+        return True
+    return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
+
+
+def mark_many_read(
+    follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
+) -> int:
+    """unread → read, of these entries or of all made up to `before`. Returns how many were unread.
+
+    Index: _id, or notifications_inappentry (follower_id, created_at, _id).
+    """
+    which: Document = {"_id": {"$in": list(ids)}} if ids is not None else {"created_at": {"$lte": before}}
+    query = {**_visible(follower_id, now), **which, "read_at": None}
+    hint = "_id_" if ids is not None else INBOX_INDEX
+    change = {"$set": {"read_at": now}}
+    return _patiently(lambda: collection(InAppEntry).update_many(query, change, hint=hint)).modified_count
 
 
 def _visible(follower_id: ObjectId, now: datetime) -> Document:

@@ -60,7 +60,8 @@ def mint(follower: Follower) -> str:
         "exp": now + timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS),
         "jti": uuid.uuid4().hex,
     }
-    return jwt.encode(claims, _key(settings.SECRET_KEY), ALGORITHM)
+    key = next(iter(_keys().values()))
+    return jwt.encode(claims, key, ALGORITHM, headers={"kid": key_id(key)})
 
 
 def verify(token: str) -> Claims:
@@ -68,7 +69,7 @@ def verify(token: str) -> Claims:
     try:
         claims = jwt.decode(
             token,
-            _key(settings.SECRET_KEY),
+            _key_of(token),
             [ALGORITHM],  # Named, so that a token cannot choose a weaker one (RFC 8725, 3.1).
             audience=AUDIENCE,
             issuer=ISSUER,
@@ -89,7 +90,29 @@ def _claims(claims: dict[str, Any]) -> Claims:
     return Claims(ObjectId(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC))
 
 
-@lru_cache(maxsize=4)
+def _keys() -> dict[str, bytes]:
+    """Every key by its id, the one that mints first: FOLLOWER_TOKEN_SECRETS, or SECRET_KEY where there is none."""
+    keys = [_key(secret) for secret in settings.FOLLOWER_TOKEN_SECRETS or [settings.SECRET_KEY]]
+    return {key_id(key): key for key in keys}
+
+
+def _key_of(token: str) -> bytes:
+    """The key that the token names, the minting one if it names none. Raises InvalidTokenError."""
+    named = jwt.get_unverified_header(token).get("kid")
+    keys = _keys()
+    if named is None:
+        return next(iter(keys.values()))
+    if named not in keys:
+        raise jwt.InvalidTokenError("An unknown key.")
+    return keys[named]
+
+
+def key_id(key: bytes) -> str:
+    """Says which key it is, and nothing about it."""
+    return hmac.digest(key, b"kid", "sha256").hex()[:16]
+
+
+@lru_cache(maxsize=16)
 def _key(secret: str) -> bytes:
     """A key for this purpose alone: a signature made for anything else with SECRET_KEY does not fit."""
     return hmac.digest(secret.encode(), KEY_PURPOSE, "sha256")

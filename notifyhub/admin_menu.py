@@ -40,6 +40,7 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Circuit breakers", "delivery_breaker", "electrical_services"),
             ("Proof", "delivery_proofrun", "verified"),
             ("Batches", "delivery_batch", "package_2"),
+            ("API keys", "followers_servicekey", "key"),
             ("Staff", "auth_user", "badge"),
             ("Groups", "auth_group", "shield_person"),
         ),

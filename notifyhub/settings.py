@@ -34,6 +34,9 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "followers",
     "notifications",
     "delivery",  # Before django_dramatiq: its rundramatiq builds on theirs.
@@ -267,6 +270,37 @@ for _channel in CREDENTIALS:
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")
+
+# --- REST API --------------------------------------------------------------------------------------------------------
+# Follower tokens are made with the first and taken with any; to rotate, put a new one in front, and drop the old one a
+# token's life later. Empty = DJANGO_SECRET_KEY.
+FOLLOWER_TOKEN_SECRETS = env.texts("FOLLOWER_TOKEN_SECRETS")
+API_SERVICE_PER_MINUTE = env.integer("API_SERVICE_PER_MINUTE", 1_200, minimum=1)  # Calls of one key.
+API_FOLLOWER_PER_MINUTE = env.integer("API_FOLLOWER_PER_MINUTE", 300, minimum=1)  # Calls of one follower.
+# Of a call, and of every other request: a thousand items with the longest addresses take 5 MB.
+API_MAX_BODY_BYTES = DATA_UPLOAD_MAX_MEMORY_SIZE = env.integer("API_MAX_BODY_BYTES", 6_000_000, minimum=100_000)
+# An erased follower's alerts stay, under a name that says nothing. Off = they go too.
+ERASURE_KEEPS_NOTIFICATIONS = env.flag("ERASURE_KEEPS_NOTIFICATIONS", default=True)
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["followers.api.parsers.ExactJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "followers.api.errors.handle",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "NotifyHub",
+    "VERSION": "1",
+    "DESCRIPTION": "Trade alerts: for services that feed it, and for apps that show an inbox.",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",  # Served from here: no other host is asked.
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
 
 # --- Security --------------------------------------------------------------------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", default=not DEBUG)

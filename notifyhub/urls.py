@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from notifyhub import health, metrics
 
@@ -13,6 +14,9 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("demo/", include("notifications.urls")),
     path("favicon.ico", RedirectView.as_view(url=static("notifications/icon.svg"))),  # Browsers ask for it unasked.
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/v1/", include("notifications.api.urls")),
     path("hooks/", include("delivery.urls")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from followers import clock, imports
-from followers.import_lines import MAX_LINE_BYTES, BadLineError, parse_line
+from followers import clock, upserts
+from followers.import_lines import MAX_LINE_BYTES, parse_line
 from followers.imports import Counts, ImportSummary, RejectedLine, import_followers
+from followers.members import BadValueError
 from followers.models import Endpoint, Follow, Follower, Trader, follower_bucket
 from followers.mongo import collection
 
@@ -107,13 +108,13 @@ def test_a_number_keeps_every_digit(literal: str, stored: str) -> None:
     ],
 )
 def test_a_bad_line_says_why(raw: bytes, reason: str) -> None:
-    with pytest.raises(BadLineError) as error:
+    with pytest.raises(BadValueError) as error:
         parse_line(raw)
     assert reason in str(error.value)
 
 
 def test_a_reason_never_repeats_the_address() -> None:
-    with pytest.raises(BadLineError) as error:
+    with pytest.raises(BadValueError) as error:
         parse_line(line(endpoints=[{"channel": "sms", "address": "+1 555 SECRET"}]))
     assert "SECRET" not in str(error.value)
 
@@ -271,7 +272,7 @@ def test_bad_lines_are_named_and_the_rest_imported() -> None:
 def test_somebody_who_inserts_the_same_at_the_same_time_does_not_fail_the_import(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    insert = imports.insert_missing
+    insert = upserts.insert_missing
     overtaken: list[str] = []
 
     def overtake(target: Any, documents: list[dict[str, Any]]) -> list[int]:
@@ -280,7 +281,7 @@ def test_somebody_who_inserts_the_same_at_the_same_time_does_not_fail_the_import
             Follower.objects.create(external_id="F-1", portfolio_value=Decimal(1))
         return insert(target, documents)
 
-    monkeypatch.setattr(imports, "insert_missing", overtake)
+    monkeypatch.setattr(upserts, "insert_missing", overtake)
     summary, rejected = run(line())
     assert (rejected, overtaken) == ([], ["F-1"])
     assert Follower.objects.get().portfolio_value == Decimal(10000)

@@ -1,0 +1,96 @@
+"""Erased followers: what is removed here, and how whoever writes at the same moment finds out.
+
+The order makes it safe. An erasure is written down first, and then removes what is stored. Whoever stores something
+about a follower looks for an erasure afterwards, and removes what they have stored. Either the erasure finds what they
+wrote, or they find the erasure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from django.conf import settings
+from pymongo import ReturnDocument
+
+from followers.models import Endpoint, Erasure, Follow, Follower
+from followers.mongo import REPEAT_FOR_SECONDS, collection, durably
+
+Document = dict[str, Any]
+
+MARGIN = timedelta(seconds=REPEAT_FOR_SECONDS) + timedelta(minutes=5)
+"""An erasure's time is taken before it is written, and by another host's clock."""
+
+
+def external_id_hash(external_id: str) -> str:
+    """Keyed, so that nobody can find out by trying who was erased."""
+    return hmac.new(settings.ENDPOINT_HASH_KEY, b"erased follower\0" + external_id.encode(), hashlib.sha256).hexdigest()
+
+
+def begin(external_id: str, now: datetime) -> Document | None:
+    """Writes down that the follower is erased from now on. None = nobody of that id is or was stored.
+
+    One who is erased already is erased once more: what an earlier try left behind goes too.
+    Index: followers_follower (external_id); followers_erasure (external_id_hash, erased_at).
+    """
+    hashed = external_id_hash(external_id)
+    follower = durably(lambda: collection(Follower).find_one({"external_id": external_id}, {"_id": 1}))
+    if follower is None:
+        query = {"external_id_hash": hashed}
+        follower = durably(lambda: collection(Erasure).find_one(query, {"_id": 1}, sort=[("erased_at", -1)]))
+    if follower is None:
+        return None
+    change = {
+        "$set": {"erased_at": now, "keeps_notifications": settings.ERASURE_KEEPS_NOTIFICATIONS},
+        "$setOnInsert": {"external_id_hash": hashed, "finished_at": None, "counts": {}},
+    }
+    mine = {"_id": follower["_id"]}
+    return durably(
+        lambda: collection(Erasure).find_one_and_update(mine, change, upsert=True, return_document=ReturnDocument.AFTER)
+    )
+
+
+def finish(erasure: Document, counts: dict[str, int], now: datetime) -> Document:
+    """Adds what this run has removed to what earlier ones did. Returns the erasure with all of it."""
+    total = {name: erasure["counts"].get(name, 0) + count for name, count in counts.items()}
+    change = {"$set": {"counts": total, "finished_at": now}}
+    durably(lambda: collection(Erasure).update_one({"_id": erasure["_id"]}, change))
+    return {**erasure, "counts": total, "finished_at": now}
+
+
+def remove_registrations(follower_id: ObjectId) -> dict[str, int]:
+    """Removes a follower's addresses and follows. Index: followers_endpoint (follower_id); followers_follow too."""
+    mine = {"follower_id": follower_id}
+    endpoints = durably(lambda: collection(Endpoint).delete_many(mine)).deleted_count
+    follows = durably(lambda: collection(Follow).delete_many(mine)).deleted_count
+    return {"endpoints": endpoints, "follows": follows}
+
+
+def withdraw_registrations(follower_ids: Collection[ObjectId]) -> None:
+    """Removes what was just registered for followers who were erased meanwhile. Index: followers_erasure (_id)."""
+    query = {"_id": {"$in": list(follower_ids)}}
+    for erased in durably(lambda: list(collection(Erasure).find(query, {"_id": 1}))):
+        remove_registrations(erased["_id"])
+
+
+def erased_since(at: datetime) -> list[ObjectId]:
+    """Followers whose erasure may have begun at `at` or later. Index: followers_erasure (erased_at)."""
+    query = {"erased_at": {"$gte": at - MARGIN}}
+    return durably(lambda: [e["_id"] for e in collection(Erasure).find(query, {"_id": 1})])
+
+
+def blank(follower_id: ObjectId) -> int:
+    """named → nameless: what is left of the person is a row under a name that says nothing."""
+    nameless = {
+        "external_id": f"erased:{follower_id}", "name": "", "portfolio_value": None, "portfolio_as_of": None,
+        "currency": "", "locale": "en", "timezone": "UTC", "preferences": {},
+    }  # fmt: skip
+    return durably(lambda: collection(Follower).update_one({"_id": follower_id}, {"$set": nameless})).modified_count
+
+
+def remove(follower_id: ObjectId) -> int:
+    return durably(lambda: collection(Follower).delete_one({"_id": follower_id})).deleted_count

@@ -1,0 +1,1 @@
+"""The followers' side of the REST API."""

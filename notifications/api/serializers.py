@@ -1,0 +1,66 @@
+"""What the followers' calls take and give, as the schema shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bson import ObjectId
+from rest_framework import serializers
+
+MAX_IDS = 500
+
+
+class ObjectIdField(serializers.CharField):
+    """An id: 24 hexadecimal digits."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        text = super().to_internal_value(data)
+        if len(text) != 24 or not ObjectId.is_valid(text):
+            raise serializers.ValidationError("An id is 24 hexadecimal digits.", code="invalid_id")
+        return ObjectId(text)
+
+
+class EntrySerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    read_at = serializers.DateTimeField(allow_null=True)
+    payload = serializers.DictField()
+
+
+class InboxPageSerializer(serializers.Serializer[Any]):
+    next = serializers.CharField(allow_null=True, help_text="The `cursor` of the next page; null on the last one.")
+    results = EntrySerializer(many=True)
+
+
+class CountSerializer(serializers.Serializer[Any]):
+    unread = serializers.IntegerField(min_value=0)
+
+
+class ReadSerializer(serializers.Serializer[Any]):
+    """Either `ids`, or everything that was made up to `before`."""
+
+    ids = serializers.ListField(child=ObjectIdField(), min_length=1, max_length=MAX_IDS, required=False)
+    before = serializers.DateTimeField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) != 1:
+            raise serializers.ValidationError("Give either `ids` or `before`.", code="one_of")
+        return attrs
+
+
+class ReadCountSerializer(serializers.Serializer[Any]):
+    changed = serializers.IntegerField(min_value=0)
+
+
+class AckSerializer(serializers.Serializer[Any]):
+    event = serializers.ChoiceField(choices=["received", "seen", "opened"])
+
+
+class MintSerializer(serializers.Serializer[Any]):
+    follower_id = serializers.CharField(max_length=128, help_text="The follower's external id.")
+
+
+class TokenSerializer(serializers.Serializer[Any]):
+    token = serializers.CharField()
+    expires_in = serializers.IntegerField(help_text="Seconds.")

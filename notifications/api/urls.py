@@ -1,0 +1,28 @@
+"""The addresses of `/api/v1/`; each is taken with and without the slash at its end."""
+
+from django.urls import re_path
+
+from followers.api import audience
+from followers.api.views import NothingHere
+from notifications.api import views
+
+ENTRY = r"^inbox/(?P<entry_id>[0-9a-f]{24})"
+
+urlpatterns = [
+    re_path(r"^traders/?$", audience.TradersView.as_view()),
+    re_path(r"^followers/?$", audience.FollowersView.as_view()),
+    re_path(r"^follows/?$", audience.FollowsView.as_view()),
+    re_path(r"^follows/(?P<trader_id>[^/]{1,128})/(?P<follower_id>[^/]{1,128})/?$", audience.FollowView.as_view()),
+    re_path(r"^endpoints/?$", audience.EndpointsView.as_view()),
+    re_path(r"^endpoints/(?P<endpoint_id>[0-9a-f]{24})/?$", audience.EndpointView.as_view()),
+    re_path(r"^portfolios/?$", audience.PortfoliosView.as_view()),
+    re_path(r"^tokens/?$", views.TokensView.as_view()),
+    re_path(r"^inbox/?$", views.InboxView.as_view()),
+    re_path(r"^inbox/count/?$", views.InboxCountView.as_view()),
+    re_path(r"^inbox/read/?$", views.InboxReadView.as_view()),
+    re_path(ENTRY + r"/read/?$", views.EntryReadView.as_view()),
+    re_path(ENTRY + r"/unread/?$", views.EntryUnreadView.as_view()),
+    re_path(ENTRY + r"/archive/?$", views.EntryArchiveView.as_view()),
+    re_path(ENTRY + r"/ack/?$", views.EntryAckView.as_view()),
+    re_path(r"", NothingHere.as_view()),
+]

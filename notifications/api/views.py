@@ -1,0 +1,192 @@
+"""A follower's inbox over REST, and the minting of the token that opens it.
+
+Every change is told to the follower's connected sockets, so that tabs and devices stay in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import ObjectId
+from django.conf import settings
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from followers import clock
+from followers.api import cursors
+from followers.api.authentication import IsKnown
+from followers.api.codes import ErrorCode
+from followers.api.errors import ProblemError
+from followers.api.schema import NO_BODY, POSTED, problems
+from followers.api.views import ApiView, ServiceView
+from followers.choices import Scope
+from followers.models import Follower
+from notifications import frames, inbox, live, tokens
+from notifications.api import serializers
+from notifications.api.authentication import FollowerAuthentication
+
+
+class FollowerView(ApiView):
+    """A call for a follower's app, about what is theirs alone."""
+
+    authentication_classes = [FollowerAuthentication]
+    permission_classes = [IsKnown]
+
+    def per_minute(self) -> int:
+        return settings.API_FOLLOWER_PER_MINUTE
+
+
+class InboxView(FollowerView):
+    @extend_schema(
+        operation_id="inbox_list",
+        tags=["Inbox"],
+        summary="The inbox, newest first",
+        parameters=[
+            OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
+            OpenApiParameter("cursor", str, description="`next` of the page before."),
+            OpenApiParameter("since", datetime, description="Only what was made after it."),
+        ],
+        responses={200: serializers.InboxPageSerializer, **problems(400)},
+    )
+    def get(self, request: Request) -> Response:
+        limit = cursors.limit_of(request)
+        rows = inbox.page(
+            request.user.follower_id, clock.now(), limit + 1, cursors.position_of(request), _since(request)
+        )
+        return Response(cursors.page(rows, limit, [shown(row) for row in rows]))
+
+
+class InboxCountView(FollowerView):
+    @extend_schema(
+        operation_id="inbox_count",
+        tags=["Inbox"],
+        summary="How much is unread; with If-None-Match, whether it changed",
+        parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
+        responses={200: serializers.CountSerializer, 304: OpenApiResponse(description="Unchanged."), **problems()},
+    )
+    def get(self, request: Request) -> Response:
+        count = inbox.unread_count(request.user.follower_id, clock.now())
+        etag = f'"unread-{count}"'
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+        if etag in known or "*" in known:
+            return Response(status=304, headers={"ETag": etag})
+        return Response({"unread": count}, headers={"ETag": etag})
+
+
+class EntryChangeView(FollowerView):
+    """PATCH on one entry; `change` is one of the inbox's functions."""
+
+    change: Callable[[ObjectId, ObjectId, datetime], bool]
+    removes = False
+
+    def patch(self, request: Request, entry_id: str) -> Response:
+        follower, entry = request.user.follower_id, ObjectId(entry_id)
+        if not type(self).change(follower, entry, clock.now()):
+            raise ProblemError(ErrorCode.NOT_FOUND)
+        if self.removes:
+            live.push([(follower, frames.removed(entry, frames.RemovalReason.ARCHIVED))])
+        live.push_unread_count(follower)
+        return Response(status=204)
+
+
+_ENTRY: dict[str, Any] = {
+    "tags": ["Inbox"],
+    "request": None,
+    "responses": {204: NO_BODY, **problems(404)},
+}
+
+
+@extend_schema_view(patch=extend_schema(operation_id="inbox_entry_read", summary="unread → read", **_ENTRY))
+class EntryReadView(EntryChangeView):
+    change = staticmethod(inbox.mark_read)
+
+
+@extend_schema_view(patch=extend_schema(operation_id="inbox_entry_unread", summary="read → unread", **_ENTRY))
+class EntryUnreadView(EntryChangeView):
+    change = staticmethod(inbox.mark_unread)
+
+
+@extend_schema_view(
+    patch=extend_schema(operation_id="inbox_entry_archive", summary="Out of the inbox, for good", **_ENTRY)
+)
+class EntryArchiveView(EntryChangeView):
+    change = staticmethod(inbox.archive)
+    removes = True
+
+
+class InboxReadView(FollowerView):
+    @extend_schema(
+        operation_id="inbox_read",
+        tags=["Inbox"],
+        summary="Marks many as read: by ids, or all up to a time",
+        request=serializers.ReadSerializer,
+        responses={200: serializers.ReadCountSerializer, **problems(*POSTED)},
+        examples=[OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        wanted = serializers.ReadSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        follower = request.user.follower_id
+        changed = inbox.mark_many_read(follower, clock.now(), **wanted.validated_data)
+        if changed:
+            live.push_unread_count(follower)
+        return Response({"changed": changed})
+
+
+class EntryAckView(FollowerView):
+    @extend_schema(
+        operation_id="inbox_entry_ack",
+        tags=["Inbox"],
+        summary="The alert has arrived: its in-app delivery becomes delivered",
+        request=serializers.AckSerializer,
+        responses={204: NO_BODY, **problems(404, *POSTED)},
+        examples=[OpenApiExample("It was shown", {"event": "seen"}, request_only=True)],
+    )
+    def post(self, request: Request, entry_id: str) -> Response:
+        given = serializers.AckSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        if not inbox.acknowledge(request.user.follower_id, ObjectId(entry_id), clock.now()):
+            raise ProblemError(ErrorCode.NOT_FOUND)
+        return Response(status=204)
+
+
+class TokensView(ServiceView):
+    scope = Scope.TOKENS_MINT
+
+    @extend_schema(
+        operation_id="tokens_mint",
+        tags=["Services"],
+        summary="A token for one follower's app",
+        request=serializers.MintSerializer,
+        responses={201: serializers.TokenSerializer, **problems(403, 404, *POSTED)},
+        examples=[OpenApiExample("For F-1", {"follower_id": "F-1"}, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        wanted = serializers.MintSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        follower = Follower.objects.filter(external_id=wanted.validated_data["follower_id"]).first()
+        if follower is None:
+            raise ProblemError(ErrorCode.NOT_FOUND)
+        return Response({"token": tokens.mint(follower), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201)
+
+
+def shown(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry in a page: what `notification.created` says of it."""
+    frame = frames.created(entry)
+    return {name: value for name, value in frame.items() if name != "type"}
+
+
+def _since(request: Request) -> datetime | None:
+    text = request.query_params.get("since")
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError("without an offset")
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ProblemError(ErrorCode.INVALID, "since is a time such as 2026-11-21T09:15:00Z.") from None

@@ -1,0 +1,133 @@
+"""What every call has in common: problem details, limits, idempotency, the schema."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import call_command
+
+from followers.api.codes import ErrorCode
+from followers.choices import Scope
+from notifications import tokens
+from notifications.api import views
+from tests.api.conftest import as_follower, as_service, code_of
+
+INBOX = "/api/v1/inbox/"
+TOKENS = "/api/v1/tokens/"
+BODY = {"follower_id": "F-ann"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "code"),
+    [
+        ("get", "/api/v1/nothing", {}, 404, "not_found"),
+        ("delete", INBOX, {}, 405, "method_not_allowed"),
+        ("post", INBOX + "read", {"data": "<a/>", "content_type": "application/xml"}, 415, "unsupported_media_type"),
+        ("post", INBOX + "read", {"data": "{", "content_type": "application/json"}, 400, "malformed"),
+        ("post", INBOX + "read", {"data": "\xff\xfe", "content_type": "application/json"}, 400, None),
+        ("get", INBOX, {"HTTP_ACCEPT": "text/csv"}, 406, "not_acceptable"),
+        ("patch", INBOX + "f" * 24 + "/read", {}, 404, "not_found"),
+        ("patch", INBOX + "x" * 24 + "/read", {}, 404, "not_found"),
+    ],
+)
+def test_every_error_is_a_problem_detail(ann, method, path, options, status, code):
+    answer = getattr(as_follower(ann), method)(path, **options)
+
+    assert code_of(answer, status) == code or code is None
+
+
+def test_a_fault_of_ours_shows_nothing_of_the_inside(ann, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(views.inbox, "page", fail)
+    answer = as_follower(ann).get(INBOX)
+
+    assert code_of(answer, 500) == "internal_error"
+    assert b"secret" not in answer.content
+
+
+def test_each_answer_says_how_many_calls_are_left_and_one_too_many_when_to_come_back(ann, bob, settings):
+    settings.API_FOLLOWER_PER_MINUTE = 2
+    client = as_follower(ann)
+    first, second, third = (client.get(INBOX) for _ in range(3))
+
+    assert (first["RateLimit-Limit"], first["RateLimit-Remaining"], second["RateLimit-Remaining"]) == ("2", "1", "0")
+    assert code_of(third, 429) == "rate_limited"
+    assert 1 <= int(third["Retry-After"]) <= 120
+    assert as_follower(bob).get(INBOX).status_code == 200
+
+
+def test_the_same_key_gives_the_same_answer_and_another_body_a_conflict(ann, monkeypatch):
+    client = as_service(Scope.TOKENS_MINT)
+    first = client.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+    again = client.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+    other = client.post(TOKENS, {"follower_id": "F-x"}, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+
+    assert first.json() == again.json()
+    assert again["Idempotency-Replayed"] == "true"
+    assert code_of(other, 409) == "idempotency_conflict"
+
+
+def test_a_second_request_waits_for_the_first_and_only_one_runs(ann, monkeypatch):
+    client, running, go_on = as_service(Scope.TOKENS_MINT), threading.Event(), threading.Event()
+    minted: list[str] = []
+
+    def mint(follower):
+        running.set()
+        assert go_on.wait(10)
+        minted.append(tokens.ISSUER)
+        return "token"
+
+    monkeypatch.setattr(views.tokens, "mint", mint)
+    post = lambda: client.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-2")  # noqa: E731
+    first = threading.Thread(target=post)
+    first.start()
+    assert running.wait(10)
+    second = as_same(client).post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-2")
+    go_on.set()
+    first.join(10)
+
+    assert code_of(second, 409) == "request_in_progress"
+    assert second["Retry-After"] == "1"
+    assert post().json()["token"] == "token"
+    assert len(minted) == 1
+
+
+def as_same(client):
+    from rest_framework.test import APIClient
+
+    other = APIClient()
+    other.credentials(**client._credentials)
+    return other
+
+
+def test_without_redis_the_inbox_is_read_all_the_same(ann, settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+
+    assert as_follower(ann).get(INBOX).status_code == 200
+
+
+def test_the_documentation_lists_each_error_as_it_is():
+    documented = (django_settings.BASE_DIR / "docs" / "api.md").read_text(encoding="utf-8")
+
+    for error in ErrorCode:
+        assert f"| `{error.code}` | {error.status} | {error.title} |" in documented
+
+
+def test_the_schema_has_no_warnings_and_is_the_committed_one():
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+
+    committed = (django_settings.BASE_DIR / "docs" / "openapi.yaml").read_text(encoding="utf-8")
+    assert out.getvalue().strip() == committed.strip()
+
+
+def test_the_docs_ask_no_other_host(client, db):
+    page = client.get("/api/docs/").content.decode()
+
+    assert "/static/drf_spectacular_sidecar/" in page
+    assert "cdn" not in page
