@@ -16,6 +16,7 @@ urlpatterns = [
     path("favicon.ico", RedirectView.as_view(url=static("notifications/icon.svg"))),  # Browsers ask for it unasked.
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/v1/", include("delivery.api.urls")),  # First: the next ones end with a catch-all.
     path("api/v1/", include("notifications.api.urls")),
     path("hooks/", include("delivery.urls")),
     path("healthz", health.healthz),
