@@ -11,6 +11,7 @@ import structlog
 from bson import ObjectId
 from django.conf import settings
 
+from delivery import send_time
 from delivery import statements as batches
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
@@ -121,6 +122,7 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
     endpoints = followers.addresses({d["endpoint"] for d in deliveries.values()})
     closed = _closed_events(rows)
     now = clock.now()
+    barred = send_time.barred(batch["channel"], _sendable(rows, deliveries, closed, now), now)
     planned, patches = [], []
     for row in rows:
         delivery = deliveries[row["_id"]]
@@ -131,6 +133,8 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
             patches.append(end_unsent(row, delivery, DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT))
         elif clock.as_utc(row["expires_at"]) <= now:
             patches.append(end_unsent(row, delivery, DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
+        elif row["_id"] in barred:
+            patches.append(barred[row["_id"]])
         elif endpoint is None or not endpoint["active"] or not _belongs_to(endpoint, row):
             patches.append(end_unsent(row, delivery, DeliveryState.SKIPPED, Reason.ENDPOINT_INACTIVE))
         else:
@@ -149,6 +153,20 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
                 else:
                     planned.append(Planned(row, delivery, message, endpoint["registered_at"]))
     return planned, patches
+
+
+def _sendable(
+    rows: list[Document], deliveries: dict[ObjectId, Document], closed: set[str], now: datetime
+) -> list[tuple[Document, Document]]:
+    """What is neither at an end nor about to come to one: only that is counted against a cap."""
+    return [
+        (row, deliveries[row["_id"]])
+        for row in rows
+        if deliveries[row["_id"]]["state"] == DeliveryState.QUEUED
+        and not row["superseded_by"]
+        and row["event_key"] not in closed
+        and clock.as_utc(row["expires_at"]) > now
+    ]
 
 
 def _belongs_to(endpoint: Document, row: Document) -> bool:

@@ -88,6 +88,13 @@ def read_followers(follower_ids: Sequence[ObjectId], chunk: int) -> Iterator[lis
         yield _with_followers([{"follower_id": oid} for oid in follower_ids[start : start + chunk]])
 
 
+def wishes_of(follower_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
+    """What decides when and whether a follower is sent something, by id: external_id, timezone, preferences."""
+    query = {"_id": {"$in": list(follower_ids)}}
+    fields = {"external_id": 1, "timezone": 1, "preferences": 1}
+    return durably(lambda: {f["_id"]: f for f in collection(Follower).find(query, fields)})
+
+
 def followers_by_external_id(external_ids: Collection[str]) -> dict[str, ObjectId]:
     """Index: followers_follower (external_id)."""
     query = {"external_id": {"$in": list(external_ids)}}

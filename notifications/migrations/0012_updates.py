@@ -70,5 +70,10 @@ class Migration(migrations.Migration):
                 'verbose_name': 'general update',
             },
         ),
+        migrations.AlterField(
+            model_name='sizing',
+            name='reason',
+            field=models.CharField(blank=True, choices=[('no_portfolio', "The follower's or the trader's portfolio value is not known"), ('below_min_qty', "The follower's quantity is below the smallest that can be traded"), ('below_min_notional', "The follower's order would be worth less than the minimum"), ('currency_mismatch', "The follower's portfolio is in another currency than the trade"), ('unreadable_figures', "The follower's stored figures cannot be read; an operator must mend them"), ('superseded_by_exit', 'The trader has left the position since'), ('validity_over', "The alert's validity ran out before it could be sent"), ('channel_off', 'The channel has no credentials here'), ('channel_off_by_follower', 'The follower has switched this channel off'), ('critical_only', 'The follower wants only critical alerts on this channel'), ('muted', 'The follower has muted this trader'), ('below_min_value', 'The order would be worth less than the follower wants to hear of'), ('quiet_hours', "It is the follower's quiet hours"), ('sms_legal_hours', 'No SMS may be sent at this hour where the follower lives'), ('sms_daily_cap', 'The follower has had as many SMS today as one person is sent in a day'), ('test_mode', 'This system is in test mode and sends only to named followers'), ('endpoint_inactive', 'The address was deactivated before the alert was sent'), ('lease_lost', 'The worker that was sending it died; it is sent again under the same key'), ('crashed_in_send', 'The worker died while sending it; the vendor may have accepted it'), ('no_answer', 'The vendor did not answer; it may have accepted the alert'), ('attempts_exhausted', 'Every allowed attempt failed')], max_length=32),
+        ),
         migrations.RunPython(create, migrations.RunPython.noop),
     ]
