@@ -18,7 +18,7 @@ from followers.preferences import Hours
 from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
-EXIT = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
+EXIT: dict[str, Any] = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
 
 
 def follower_with(trader: Trader, *channels: str, **preferences: Any) -> Follower:
@@ -318,7 +318,7 @@ def test_a_retry_is_counted_once(vendors: Sandbox, cap: Any) -> None:
     cap.SMS_DAILY_CAP = 1
     trader = world.make_trader()
     follower = world.make_follower(trader, "sms")
-    vendors.behave("twilio", rules=[{"match": {}, "status": 503, "times": 1}])
+    vendors.behave("twilio", rules=[{"match": {"first_n": 1}, "code": "throttled", "retry_after": 1}])
     event = world.trade(trader)
     world.fan_out(event)
     world.deliver_all()
