@@ -14,6 +14,7 @@ from delivery import (  # noqa: F401  They register their own pages.
     admin_proof,
     admin_rejected,
     admin_review,
+    admin_updates,
 )
 from delivery.choices import BatchKind
 from delivery.models import Batch

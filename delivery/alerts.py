@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from followers.statements import AudienceMember
 from notifications.choices import EXITS, DeliveryState, Kind, NotificationState, Reason
 from notifications.models import SCHEMA_VERSION
 from notifications.models import Sizing as StoredSizing
-from notifications.rendering import trade_content
+from notifications.rendering import content_of
 from notifications.sizing import Sizer, Sizing, SizingInputs
 from notifications.statements import community_of, ended, notification_id_maker
 
@@ -56,7 +57,6 @@ class AlertWriter:
         self._open_channels = open_channels
         self.superseded_by = ""
         """The id of an exit that came after this entry; then nothing of it is sent."""
-        self._sizer = Sizer(sizing_inputs(event))
         self._common = _common_fields(event)
         self._wishes = Wishes(event)
         self._sizing_common = _common_sizing(event)
@@ -75,7 +75,7 @@ class AlertWriter:
         lanes = Lanes(self._event, self._shard_batch, now)
         for member in members:
             row = self._row(member.follower["_id"], self._sized(member), now)
-            if not row["sizing"]["reason"]:
+            if row["sizing"] is None or not row["sizing"]["reason"]:
                 wishes = self._wishes.of(member.follower)
                 closed = self._closed(now)
                 if closed is None and row["_id"] not in known:
@@ -99,7 +99,11 @@ class AlertWriter:
     def notification_id(self, follower: ObjectId | None) -> ObjectId:
         return self._id_of(follower or community_of(self._event["trader_id"]))
 
-    def _sized(self, member: AudienceMember) -> Document:
+    @cached_property
+    def _sizer(self) -> Sizer:
+        return Sizer(sizing_inputs(self._event))
+
+    def _sized(self, member: AudienceMember) -> Document | None:
         """The stored sizing. Figures that cannot be read cost their own follower the alert, and nobody else."""
         try:
             return self._sizing_document(member, self._size(member))
@@ -156,7 +160,7 @@ class AlertWriter:
 
     def _withheld(self, wishes: Preferences, row: Document) -> tuple[DeliveryState, Reason] | None:
         """Why a follower does not want to be told of this event at all, or None."""
-        reason = self._wishes.withheld(wishes, row["sizing"]["notional"])
+        reason = self._wishes.withheld(wishes, row["sizing"] and row["sizing"]["notional"])
         return None if reason is None else (DeliveryState.SKIPPED, reason)
 
     def _in_app(self, closed: tuple[DeliveryState, Reason] | None, now: datetime) -> Document:
@@ -196,7 +200,7 @@ class AlertWriter:
         return deliveries
 
     def _entry(self, row: Document, now: datetime) -> Document:
-        content = trade_content(row)
+        content = content_of(row)
         return {
             "_id": row["_id"],
             "notification_id": row["_id"],

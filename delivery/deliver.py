@@ -12,8 +12,8 @@ import structlog
 from bson import ObjectId
 from django.conf import settings
 
+from delivery import send_time, telemetry
 from delivery import statements as batches
-from delivery import telemetry
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
 from delivery.channels.receipts import Reference
@@ -30,8 +30,8 @@ from followers.choices import Channel as Name
 from followers.encryption import UnknownKeyError, decrypt
 from followers.mongo import is_passing
 from notifications import statements as notifications
-from notifications.choices import EXITS, DeliveryState, Priority, Reason
-from notifications.rendering import delivery_key, trade_content
+from notifications.choices import EXITS, DeliveryState, Kind, Priority, Reason
+from notifications.rendering import content_of, delivery_key
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -147,6 +147,7 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
     endpoints = followers.addresses({d["endpoint"] for d in deliveries.values()})
     closed = _closed_events(rows)
     now = clock.now()
+    barred = send_time.barred(batch["channel"], _sendable(rows, deliveries, closed, now), now)
     planned, patches = [], []
     for row in rows:
         delivery = deliveries[row["_id"]]
@@ -157,6 +158,8 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
             patches.append(end_unsent(row, delivery, DeliveryState.CANCELLED, Reason.SUPERSEDED_BY_EXIT))
         elif clock.as_utc(row["expires_at"]) <= now:
             patches.append(end_unsent(row, delivery, DeliveryState.EXPIRED, Reason.VALIDITY_OVER))
+        elif row["_id"] in barred:
+            patches.append(barred[row["_id"]])
         elif endpoint is None or not endpoint["active"] or not _belongs_to(endpoint, row):
             patches.append(end_unsent(row, delivery, DeliveryState.SKIPPED, Reason.ENDPOINT_INACTIVE))
         else:
@@ -177,6 +180,20 @@ def plan(batch: Document, rows: list[Document], channel: Channel) -> tuple[list[
     return planned, patches
 
 
+def _sendable(
+    rows: list[Document], deliveries: dict[ObjectId, Document], closed: set[str], now: datetime
+) -> list[tuple[Document, Document]]:
+    """What is neither at an end nor about to come to one: only that is counted against a cap."""
+    return [
+        (row, deliveries[row["_id"]])
+        for row in rows
+        if deliveries[row["_id"]]["state"] == DeliveryState.QUEUED
+        and not row["superseded_by"]
+        and row["event_key"] not in closed
+        and clock.as_utc(row["expires_at"]) > now
+    ]
+
+
 def _belongs_to(endpoint: Document, row: Document) -> bool:
     """Whether the address is still its recipient's: a device that another person registered leaves the first one."""
     if row["follower_id"] is None:
@@ -189,7 +206,7 @@ def _closed_events(rows: list[Document]) -> set[str]:
 
     The marks on the rows say it too, but a mark can be missing where a fan-out died between its insert and its look.
     """
-    entries = {row["event_key"]: row for row in rows if row["action"] not in EXITS}
+    entries = {row["event_key"]: row for row in rows if row["action"] not in EXITS and row["kind"] != Kind.UPDATE}
     return {
         key
         for key, row in entries.items()
@@ -204,7 +221,7 @@ def _failed(row: Document, delivery: Document, channel: Channel, code: str, mess
 
 def message_for(row: Document, delivery: Document, endpoint: Document) -> Message:
     """One stored delivery as the channel wants it. Raises UnknownKeyError where the address cannot be decrypted."""
-    content = trade_content(row)
+    content = content_of(row)
     return Message(
         key=delivery_key(row["_id"], delivery["endpoint"]),
         address=decrypt(endpoint["address"]),

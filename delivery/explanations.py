@@ -102,6 +102,12 @@ REASONS: Mapping[str, Explanation] = {
         "not valid until then.",
         f"Nothing: the law is kept. If it is urgent, {OTHER_CHANNEL}",
     ),
+    Reason.SMS_DAILY_CAP: Explanation(
+        "The follower has had as many SMS in their day as one person is sent (SMS_DAILY_CAP). Exits are never "
+        "held back by it.",
+        f"Nothing for this one: it is in their inbox. If it is urgent, {OTHER_CHANNEL} If it happens often, ask the "
+        "operators whether the cap is right.",
+    ),
     Reason.TEST_MODE: Explanation(
         "This system is in test mode: it sends only to the followers that its settings name.",
         "Nothing on a test system. On a real one, tell the operators at once: nobody is being sent anything.",

@@ -7,6 +7,7 @@ take "is there already" for success, and the shard is done only when its whole r
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.stopping import is_stopping
+from delivery.update_alerts import listed, writer_for
 from followers import clock
 from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS
@@ -31,6 +33,7 @@ from notifications import statements as notifications
 from notifications.choices import EXITS
 from notifications.live import push_alerts
 from notifications.telemetry import FAN_OUT_SECONDS
+from notifications.update_events import is_update
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -103,29 +106,32 @@ def _begin(lease: Lease) -> FanOut:
     if event is None:
         raise LookupError(f"Shard {lease.batch['_id']} belongs to an event that is not stored.")
     open_channels = frozenset(str(c) for c in VENDOR_CHANNELS if is_on(c, settings))
-    return FanOut(lease, event, AlertWriter(event, lease.batch, open_channels), rerun=lease.batch["failures"] > 0)
+    return FanOut(lease, event, writer_for(event, lease.batch, open_channels), rerun=lease.batch["failures"] > 0)
 
 
 def _run(run: FanOut) -> None:
     event = run.event
     if event["closes_position"] and run.shard == 0:
         notifications.supersede_entries(event, clock.now(), after_each=run.lease.keep)
-    if event["trader_id"] is not None:
-        if run.shard == 0:
-            _post_to_community(run)
-        for members in followers.read_audience(
-            event["trader_id"],
-            bucket_range(run.shard, event["shards"]),
-            event["received_at"],
-            clock.now(),
-            settings.FAN_OUT_CHUNK,
-        ):
-            if is_stopping():
-                raise WorkerStopsError
-            _write_chunk(run, members)
+    if event["trader_id"] is not None and run.shard == 0:
+        _post_to_community(run)
+    for members in _audience(event, run.shard):
+        if is_stopping():
+            raise WorkerStopsError
+        _write_chunk(run, members)
     run.lease.keep()
     notifications.finish_shard(event["_id"], run.shard, clock.now(), run.written)
     batches.finish(run.lease.batch, clock.now())
+
+
+def _audience(event: Document, shard: int) -> Iterator[list[followers.AudienceMember]]:
+    """The shard's followers in chunks: the trader's, or those whom a general update names."""
+    if event["trader_id"] is None:
+        return followers.read_followers(listed(event, shard), settings.FAN_OUT_CHUNK)
+    buckets = bucket_range(shard, event["shards"])
+    return followers.read_audience(
+        event["trader_id"], buckets, event["received_at"], clock.now(), settings.FAN_OUT_CHUNK
+    )
 
 
 def bucket_range(shard: int, shards: int) -> tuple[int, int]:
@@ -181,6 +187,8 @@ def _known(run: FanOut, ids: list[ObjectId]) -> set[ObjectId]:
 
 def _look_for_exit(run: FanOut) -> None:
     """An entry whose exit is stored already is not offered to anybody any more."""
+    if is_update(run.event):
+        return
     if run.event["action"] not in EXITS and run.event["trader_id"] is not None and not run.writer.superseded_by:
         closing = notifications.closing_event_after(run.event)
         run.writer.superseded_by = closing["external_id"] if closing else ""

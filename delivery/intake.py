@@ -180,14 +180,15 @@ def _event_documents(accepted: Sequence[AcceptedEvent], now: datetime) -> dict[O
         first.setdefault(event_id(one.event.event_id), one)
     traders = traders_by_external_id(one.event.trader_id for one in first.values())
     alive = {one.event.trader_id for one in first.values() if one.expires_at > now}
-    shards = {name: _shards(trader) for name, trader in traders.items() if name in alive}
+    shards = {name: shards_of_trader(trader) for name, trader in traders.items() if name in alive}
     return {
         oid: event_document(oid, one, traders.get(one.event.trader_id), shards.get(one.event.trader_id, 1), now)
         for oid, one in first.items()
     }
 
 
-def _shards(trader: Document) -> int:
+def shards_of_trader(trader: Document) -> int:
+    """Of the trader's followers."""
     return shards_for(audience_size_up_to(trader["_id"], settings.FAN_OUT_SINGLE_SHARD_MAX * SHARDS_MAX))
 
 

@@ -12,8 +12,8 @@ from delivery.statements import insert_batches, shard_batch, shard_batch_id
 from followers import clock
 from followers.mongo import collection, durably
 from notifications.choices import FanOutState
-from notifications.models import TradeEvent
 from notifications.statements import event
+from notifications.update_events import change_event
 
 Document = dict[str, Any]
 
@@ -35,7 +35,7 @@ def rerun_fan_out(event_id: ObjectId) -> int:
     released = _release(ids, now)
     # Last, and only from `failed`: until then the event is named as failed, and a shard may have completed it already.
     failed = {"_id": event_id, "state": FanOutState.FAILED.value}
-    durably(lambda: collection(TradeEvent).update_one(failed, {"$set": {"state": FanOutState.PENDING.value}}))
+    change_event(failed, {"$set": {"state": FanOutState.PENDING.value}})
     return released
 
 

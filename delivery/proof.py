@@ -27,7 +27,7 @@ from delivery.proof_rows import look_at_rows
 from followers import clock
 from followers.mongo import durably
 from notifications.choices import FanOutState, Priority
-from notifications.models import Notification
+from notifications.models import Notification, TradeEvent, Update
 
 Document = dict[str, Any]
 
@@ -103,7 +103,8 @@ def prove(
     limits: Limits | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
-    """Looks at every trade received since then (aware UTC; None = all), the newest first, and at what is overdue.
+    """Looks at what was received since then (aware UTC; None = all), the newest first, and at what is overdue: first
+    at the trades, then at the general updates.
 
     `on_progress` is told how many of how many events were looked at. Raises PyMongoError if MongoDB stays away.
     """
@@ -179,9 +180,14 @@ class Group:
 
 
 def _groups(since: datetime | None) -> Iterator[Group]:
-    """The events, the newest first, in groups of a bounded number of alerts."""
+    """The events, the newest first, in groups of a bounded number of alerts; the trades, and then the updates."""
+    for model in statements.EVENT_MODELS:
+        yield from _groups_of(model, since)
+
+
+def _groups_of(model: type[TradeEvent | Update], since: datetime | None) -> Iterator[Group]:
     after: Document | None = None
-    while page := statements.events_page(since, after, EVENTS_READ):
+    while page := statements.events_page(model, since, after, EVENTS_READ):
         after = page[-1]
         ids = [event["_id"] for event in page]
         alerts = durably(lambda ids=ids: statements.alerts_per_event(ids))  # type: ignore[misc]

@@ -21,6 +21,7 @@ from delivery import proof_statements as statements
 from delivery.choices import Gap
 from delivery.fan_out import bucket_range
 from delivery.proof_findings import NAMED, Finding, Tally
+from delivery.update_alerts import listed
 from followers.clock import as_utc
 from followers.mongo import REPEAT_FOR_SECONDS
 from notifications.choices import FanOutState
@@ -129,9 +130,12 @@ def look_for_alerts(
         if event["trader_id"] is not None and event["state"] != FanOutState.EXPIRED and event["shards_done"]:
             debt = Debt(event, event["fanned_out_at"] or now, stored.get(event["_id"], 0))
             debts[event["trader_id"]].append(debt)
-    if not debts:
+    named = _named_debts(events, stored, now)
+    if not debts and not named:
         return
     ledger = Ledger(tally, session)
+    for debt, recipients in named:
+        ledger.expect(debt, recipients)
     _expect_posts(debts, ledger, session)
     for trader, owed in debts.items():
         for chunk in statements.follows_of(trader, session):
@@ -141,9 +145,22 @@ def look_for_alerts(
                 if debt.short:
                     ledger.expect(debt, debt.perhaps(follows), sure=False)
     ledger.compare()
-    for owed in debts.values():
-        for debt in owed:
-            _note_gone(debt, tally)
+    for debt in (*(debt for owed in debts.values() for debt in owed), *(debt for debt, _ in named)):
+        _note_gone(debt, tally)
+
+
+def _named_debts(
+    events: Sequence[Document], stored: dict[ObjectId, int], now: datetime
+) -> list[tuple[Debt, Sequence[Recipient]]]:
+    """What updates owe to the followers whom they name, as far as the shards are done; nobody is in doubt."""
+    return [
+        (
+            Debt(event, event["fanned_out_at"] or now, stored.get(event["_id"], 0)),
+            [follower for shard in event["shards_done"] for follower in listed(event, shard)],
+        )
+        for event in events
+        if event.get("follower_ids") and event["state"] != FanOutState.EXPIRED
+    ]
 
 
 def _expect_posts(debts: dict[ObjectId, list[Debt]], ledger: Ledger, session: ClientSession) -> None:

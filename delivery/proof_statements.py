@@ -20,8 +20,9 @@ from delivery.models import Batch
 from followers.models import Endpoint, Follow, Follower
 from followers.mongo import collection, database, durably
 from notifications.choices import DeliveryState, NotificationState, Priority
-from notifications.models import Notification, RejectedEvent, TradeEvent
+from notifications.models import Notification, RejectedEvent, TradeEvent, Update
 from notifications.statements import EVENT_INDEX, Pipeline, true_state, wakes
+from notifications.update_events import as_event
 
 Document = dict[str, Any]
 
@@ -29,6 +30,7 @@ EVENT_FIELDS = {
     "external_id": 1, "trader_id": 1, "executed_at": 1, "received_at": 1, "expires_at": 1, "state": 1, "shards": 1,
     "shards_done": 1, "alerts_written": 1, "fanned_out_at": 1, "alerts_pruned_at": 1,
 }  # fmt: skip
+EVENT_MODELS: tuple[type[TradeEvent | Update], ...] = (TradeEvent, Update)
 FOLLOW_FIELDS = {"follower_id": 1, "since": 1, "ended_at": 1, "bucket": 1}
 ROW_FIELDS = {"event_id": 1, "event_key": 1, "state": 1, "wake_at": 1, "priority": 1}
 FOLLOWS_READ = 2_000
@@ -48,12 +50,15 @@ def _received(since: datetime | None) -> Document:
 
 
 def count_events(since: datetime | None) -> int:
-    """Index: notifications_tradeevent (received_at, _id)."""
-    return durably(lambda: collection(TradeEvent).count_documents(_received(since)))
+    """Trades and general updates. Index: notifications_tradeevent, notifications_update (received_at, _id)."""
+    received = _received(since)
+    return durably(lambda: sum(collection(model).count_documents(received) for model in EVENT_MODELS))
 
 
-def events_page(since: datetime | None, after: Document | None, limit: int) -> list[Document]:
-    """Ids and times of receipt, the newest first; a page by key. Index: notifications_tradeevent (received_at, _id)."""
+def events_page(
+    model: type[TradeEvent | Update], since: datetime | None, after: Document | None, limit: int
+) -> list[Document]:
+    """Ids and times of receipt, the newest first; a page by key. Index: (received_at, _id) of either."""
     query = _received(since)
     if after is not None:
         at = after["received_at"]
@@ -61,12 +66,16 @@ def events_page(since: datetime | None, after: Document | None, limit: int) -> l
             "$and": [query, {"$or": [{"received_at": {"$lt": at}}, {"received_at": at, "_id": {"$lt": after["_id"]}}]}]
         }
     order = [("received_at", -1), ("_id", -1)]
-    page = collection(TradeEvent).find(query, {"received_at": 1}).sort(order).limit(limit)
+    page = collection(model).find(query, {"received_at": 1}).sort(order).limit(limit)
     return durably(lambda: list(page.clone()))
 
 
 def events_by_id(ids: Sequence[ObjectId], session: ClientSession) -> list[Document]:
-    return list(collection(TradeEvent).find({"_id": {"$in": list(ids)}}, EVENT_FIELDS, session=session))
+    """Trade events, and general updates in the form of events."""
+    query = {"_id": {"$in": list(ids)}}
+    trades = list(collection(TradeEvent).find(query, EVENT_FIELDS, session=session))
+    updates = collection(Update).find(query, {**EVENT_FIELDS, "follower_ids": 1}, session=session)
+    return trades + [as_event(update) for update in updates]
 
 
 def shard_batches(ids: Sequence[ObjectId], session: ClientSession) -> dict[ObjectId, Document]:

@@ -43,6 +43,7 @@ LOADED_FIELDS = {
             None,
         ]
     },
+    "words": 1,
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from bson.errors import InvalidId
 from followers.choices import Channel
 from followers.models import Endpoint, Follower
 from followers.mongo import collection
-from notifications.models import InAppEntry, Notification, TradeEvent
+from notifications.models import InAppEntry, Notification, TradeEvent, Update
 from notifications.rendering import plain
-from notifications.statements import event_id, notifications_of
+from notifications.statements import event, event_id, notifications_of
+from notifications.update_events import KEY_PREFIX, as_event, is_update, update_id
 
 Document = dict[str, Any]
 
@@ -43,26 +44,29 @@ class Path:
 
 
 def paths(identifier: str) -> list[Path]:
-    """The paths that an event id, a correlation id or a notification id stands for.
+    """The paths that the id of an event, an update or a notification stands for, or a correlation id.
 
-    Raises NothingFoundError. Index: tradeevent (external_id), (correlation_id); notification by _id.
+    Raises NothingFoundError. Index: all by _id; tradeevent and update (correlation_id).
     """
-    events = collection(TradeEvent)
-    found = events.find_one({"_id": event_id(identifier)})
+    found = event(event_id(identifier)) or event(update_id(identifier.removeprefix(KEY_PREFIX)))
     if found is not None:
         return [event_path(found)]
     alert = collection(Notification).find_one({"_id": _object_id(identifier)}) if _object_id(identifier) else None
     if alert is not None:
-        event = events.find_one({"_id": alert["event_id"]})
-        return [alert_path(alert, event)]
-    correlated = list(events.find({"correlation_id": identifier}).sort("received_at", 1).limit(100))
+        return [alert_path(alert, event(alert["event_id"]))]
+    of_trades, of_updates = (_correlated(model, identifier) for model in (TradeEvent, Update))
+    correlated = [*of_trades, *map(as_event, of_updates)]
     if not correlated:
-        raise NothingFoundError(f"No event, alert or correlation id {identifier!r} is stored.")
-    return [event_path(event) for event in correlated]
+        raise NothingFoundError(f"No event, update, alert or correlation id {identifier!r} is stored.")
+    return [event_path(one) for one in correlated]
+
+
+def _correlated(model: type[TradeEvent | Update], correlation_id: str) -> list[Document]:
+    return list(collection(model).find({"correlation_id": correlation_id}).sort("received_at", 1).limit(100))
 
 
 def event_path(event: Document) -> Path:
-    """A trade: from its execution to its last delivery, and what became of its alerts."""
+    """A trade or a general update: from its beginning to its last delivery, and what became of its alerts."""
     outcomes: Counter[str] = Counter()
     first_sent = last_sent = None
     for row in notifications_of(event["_id"], {"state": 1, "sizing.reason": 1, "deliveries": 1}):
@@ -74,16 +78,13 @@ def event_path(event: Document) -> Path:
                 first_sent = min(first_sent or delivery["sent_at"], delivery["sent_at"])
                 last_sent = max(last_sent or delivery["sent_at"], delivery["sent_at"])
     steps = [
-        Step(event["executed_at"], "executed by the trader"),
-        Step(event["received_at"], "taken in from Kafka and stored"),
+        *_beginning(event),
         *([Step(event["fanned_out_at"], f"fanned out, {event['shards']} shard(s)")] if event["fanned_out_at"] else []),
         *([Step(first_sent, "first vendor accepted")] if first_sent else []),
         *([Step(last_sent, "last vendor accepted")] if last_sent else []),
     ]
-    what = f"{event['action'] or event['side']} {plain(event['quantity'])} {event['symbol']}"
     facts = {
-        "trader": event["trader_external_id"],
-        "trade": f"{what} @ {plain(event['price'])}",
+        **_what(event),
         "state": _fan_out_state(event),
         "priority": event["priority"],
         "correlation id": event["correlation_id"],
@@ -94,11 +95,26 @@ def event_path(event: Document) -> Path:
     )
 
 
+def _beginning(event: Document) -> list[Step]:
+    if is_update(event):
+        return [Step(event["received_at"], "published and stored")]
+    return [
+        Step(event["executed_at"], "executed by the trader"),
+        Step(event["received_at"], "taken in from Kafka and stored"),
+    ]
+
+
+def _what(event: Document) -> dict[str, str]:
+    if is_update(event):
+        audience = event["trader_external_id"] or f"{len(event['follower_ids']):,} named followers"
+        return {"audience": audience, "update": event["title"], "by": event["published_by"]}
+    what = f"{event['action'] or event['side']} {plain(event['quantity'])} {event['symbol']}"
+    return {"trader": event["trader_external_id"], "trade": f"{what} @ {plain(event['price'])}"}
+
+
 def alert_path(alert: Document, event: Document | None) -> Path:
     """One alert: each attempt on each endpoint, with the vendor's answers."""
-    steps = [Step(alert["executed_at"], "executed by the trader")]
-    if event is not None:
-        steps.append(Step(event["received_at"], "taken in from Kafka and stored"))
+    steps = [Step(alert["executed_at"], "executed by the trader")] if event is None else _beginning(event)
     steps.append(Step(alert["created_at"], "alert stored"))
     entry = collection(InAppEntry).find_one({"_id": alert["_id"]}, {"created_at": 1, "read_at": 1})
     if entry is not None and entry["read_at"]:
@@ -111,9 +127,7 @@ def alert_path(alert: Document, event: Document | None) -> Path:
         "follower": follower["external_id"] if follower else "the trader's community channel",
         "event": alert["event_key"],
         "state": alert["state"] + (f", superseded by {alert['superseded_by']}" if alert["superseded_by"] else ""),
-        "quantity": f"{plain(sizing['suggested_qty'])} {sizing['reason']}".strip()
-        if sizing
-        else "none (community post)",
+        "quantity": f"{plain(sizing['suggested_qty'])} {sizing['reason']}".strip() if sizing else "none",
         "correlation id": alert["correlation_id"],
         "wakes": f"{alert['wake_at']:%H:%M:%S} UTC" if alert["wake_at"] else "not any more",
     }

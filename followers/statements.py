@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -77,6 +77,28 @@ def read_audience(
         yield _with_followers(follows)
         if len(follows) < chunk:
             return
+
+
+def read_followers(follower_ids: Sequence[ObjectId], chunk: int) -> Iterator[list[AudienceMember]]:
+    """Named followers in chunks, whomever they follow; whoever was erased meanwhile is left out.
+
+    Index: followers by _id; followers_endpoint (follower_id).
+    """
+    for start in range(0, len(follower_ids), chunk):
+        yield _with_followers([{"follower_id": oid} for oid in follower_ids[start : start + chunk]])
+
+
+def wishes_of(follower_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
+    """What decides when and whether a follower is sent something, by id: external_id, timezone, preferences."""
+    query = {"_id": {"$in": list(follower_ids)}}
+    fields = {"external_id": 1, "timezone": 1, "preferences": 1}
+    return durably(lambda: {f["_id"]: f for f in collection(Follower).find(query, fields)})
+
+
+def followers_by_external_id(external_ids: Collection[str]) -> dict[str, ObjectId]:
+    """Index: followers_follower (external_id)."""
+    query = {"external_id": {"$in": list(external_ids)}}
+    return durably(lambda: {f["external_id"]: f["_id"] for f in collection(Follower).find(query, {"external_id": 1})})
 
 
 def _follows_after(query: Document, after: tuple[int, ObjectId] | None, chunk: int) -> list[Document]:

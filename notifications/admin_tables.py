@@ -14,7 +14,7 @@ from followers.choices import Channel
 from followers.models import Endpoint
 from followers.mongo import collection, durably
 from notifications.choices import DeliveryState, FanOutState, NotificationState, Priority, Reason
-from notifications.models import Attempt, Delivery, Notification, Sizing, TradeEvent
+from notifications.models import Attempt, Delivery, Notification, Sizing, TradeEvent, Update
 from notifications.statements import EVENT_INDEX
 
 _COLOURS: dict[str, str] = {
@@ -51,7 +51,7 @@ def outcome_counts(event_id: ObjectId) -> dict[str, int]:
     return {row["_id"]: row["count"] for row in rows}
 
 
-def outcome_table(event: TradeEvent) -> SafeString:
+def outcome_table(event: TradeEvent | Update) -> SafeString:
     counts = outcome_counts(event.pk)
     return table(
         ("State", "Alerts"),

@@ -110,6 +110,7 @@ class Reason(TextChoices):
     BELOW_MIN_VALUE = "below_min_value", "The order would be worth less than the follower wants to hear of"
     QUIET_HOURS = "quiet_hours", "It is the follower's quiet hours"
     SMS_LEGAL_HOURS = "sms_legal_hours", "No SMS may be sent at this hour where the follower lives"
+    SMS_DAILY_CAP = "sms_daily_cap", "The follower has had as many SMS today as one person is sent in a day"
     TEST_MODE = "test_mode", "This system is in test mode and sends only to named followers"
     ENDPOINT_INACTIVE = "endpoint_inactive", "The address was deactivated before the alert was sent"
     LEASE_LOST = "lease_lost", "The worker that was sending it died; it is sent again under the same key"

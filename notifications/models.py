@@ -112,6 +112,51 @@ class RejectedEvent(models.Model):
         return f"{self.topic}/{self.partition}@{self.offset}: {self.code}"
 
 
+class Update(models.Model):
+    """A general update: words for a trader's followers or for named ones, and how far its fan-out has come.
+
+    The fan-out reads it as an event without a trade (notifications/update_events.py).
+    """
+
+    id = ObjectIdAutoField(primary_key=True)
+    external_id = models.CharField("update id", max_length=100, unique=True)
+    title = models.CharField(max_length=120)
+    text = models.CharField(max_length=2_000)
+    is_test = models.BooleanField("test", default=False)
+    trader = models.ForeignKey(Trader, models.DO_NOTHING, null=True, blank=True, db_index=False)
+    trader_external_id = models.CharField("trader", max_length=128, blank=True)
+    follower_ids = ArrayField(ObjectIdField(), default=list, blank=True, help_text="Without a trader: who gets it.")
+    unknown_followers = ArrayField(
+        models.CharField(max_length=128), default=list, blank=True, help_text="External ids that nobody has."
+    )
+    fingerprint = models.CharField(max_length=64, help_text="Of what it says and to whom: the same again is no other.")
+    published_by = models.CharField(max_length=200, blank=True)
+    received_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    priority = models.CharField(max_length=8, choices=Priority.choices, default=Priority.NORMAL)
+    correlation_id = models.CharField(max_length=128)
+
+    state = models.CharField(max_length=8, choices=FanOutState.choices, default=FanOutState.PENDING)
+    shards = models.PositiveSmallIntegerField(default=1)
+    shards_done = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    alerts_written = models.PositiveIntegerField(null=True, blank=True)
+    fanned_out_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "general update"
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.external_id})"
+
+
+class Words(EmbeddedModel):
+    """What a general update says; its alerts carry it."""
+
+    title = models.CharField(max_length=120)
+    text = models.CharField(max_length=2_000)
+    is_test = models.BooleanField(default=False)
+
+
 class Sizing(EmbeddedModel):
     """How the suggested quantity came about: the result and every input, so that support can explain it."""
 
@@ -203,6 +248,7 @@ class Notification(models.Model):
     currency = models.CharField(max_length=12, blank=True)
     exit_fraction = Money(null=True, blank=True)
     sizing = EmbeddedModelField(Sizing, null=True)
+    words = EmbeddedModelField(Words, null=True, blank=True)
     priority = models.CharField(max_length=8, choices=Priority.choices)
     correlation_id = models.CharField(max_length=128)
     created_at = models.DateTimeField()

@@ -12,7 +12,8 @@ from bson import Decimal128, ObjectId
 
 from followers.clock import as_utc
 from followers.decimals import decimal_of
-from notifications.choices import EXITS, Side
+from notifications.choices import EXITS, Kind, Side
+from notifications.update_events import KEY_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,27 @@ def percent(fraction: Decimal128) -> str:
     """0.4 → "40 %", 0.3333… → "33.33 %" (rounded down, so that nobody sells more than the trader did)."""
     hundredfold = int(decimal_of(fraction) * 10_000)
     return f"{plain(Decimal(hundredfold) / 100)} %"
+
+
+def content_of(notification: dict[str, Any]) -> Content:
+    """Words for a stored notification of either kind; the parts of the document that `trade_content` names."""
+    return update_content(notification) if notification["kind"] == Kind.UPDATE else trade_content(notification)
+
+
+def update_content(notification: dict[str, Any]) -> Content:
+    """A general update's own words: nobody's quantity, and no time in them. `type` tells apps what it is."""
+    words = notification["words"]
+    data = {
+        "type": Kind.UPDATE.value,
+        "notification_id": str(notification["_id"]),
+        "update_id": notification["event_key"].removeprefix(KEY_PREFIX),
+        "priority": notification["priority"],
+        "expires_at": as_utc(notification["expires_at"]).isoformat().replace("+00:00", "Z"),
+        "correlation_id": notification["correlation_id"],
+    }
+    if words["is_test"]:
+        data["test"] = "true"
+    return Content(words["title"], words["text"], data)
 
 
 def trade_content(notification: dict[str, Any]) -> Content:

@@ -19,6 +19,7 @@ from pymongo.collection import Collection
 from followers.mongo import collection, durably
 from notifications.choices import FanOutState, NotificationState
 from notifications.models import Notification, RejectedEvent, TradeEvent
+from notifications.statements import EVENT_INDEX
 
 Document = dict[str, Any]
 
@@ -126,8 +127,7 @@ def events_with_alerts(event_ids: Sequence[ObjectId]) -> set[ObjectId]:
         {"$match": {"event_id": {"$in": list(event_ids)}}},
         {"$group": {"_id": "$event_id"}},
     ]
-    hint = {"event_id": 1, "state": 1}
-    return durably(lambda: {row["_id"] for row in collection(Notification).aggregate(pipeline, hint=hint)})
+    return durably(lambda: {row["_id"] for row in collection(Notification).aggregate(pipeline, hint=EVENT_INDEX)})
 
 
 def delete(target: Collection[Document], query: Document) -> int:

@@ -17,6 +17,7 @@ from notifications.choices import EXITS, DeliveryState, FanOutState, Notificatio
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
 from notifications.reviews import REACHED, true_review
 from notifications.telemetry import DELIVERIES
+from notifications.update_events import as_event, change_event, stored_update
 
 Document = dict[str, Any]
 Pipeline = list[dict[str, Any]]
@@ -164,7 +165,11 @@ CLOCK_SKEW = timedelta(minutes=1)
 
 
 def event(event_oid: ObjectId) -> Document | None:
-    return durably(lambda: collection(TradeEvent).find_one({"_id": event_oid}))
+    """A trade event, or a general update in the form of one."""
+    found = durably(lambda: collection(TradeEvent).find_one({"_id": event_oid}))
+    if found is None and (update := stored_update(event_oid)) is not None:
+        return as_event(update)
+    return found
 
 
 def finish_shard(event_oid: ObjectId, shard: int, now: datetime, alerts: int = 0) -> None:
@@ -185,13 +190,13 @@ def finish_shard(event_oid: ObjectId, shard: int, now: datetime, alerts: int = 0
             }
         },
     ]
-    durably(lambda: collection(TradeEvent).update_one({"_id": event_oid}, pipeline))
+    change_event({"_id": event_oid}, pipeline)
 
 
 def fail_event(event_oid: ObjectId) -> None:
     """pending → failed: a shard of it failed too often. It can be run again from the admin."""
     query = {"_id": event_oid, "state": FanOutState.PENDING.value}
-    durably(lambda: collection(TradeEvent).update_one(query, {"$set": {"state": FanOutState.FAILED.value}}))
+    change_event(query, {"$set": {"state": FanOutState.FAILED.value}})
 
 
 def _later(executed_at: datetime, event_key: str, operator: str) -> list[Document]:

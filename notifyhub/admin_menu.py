@@ -15,6 +15,7 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Review bucket", "delivery_reviewitem", "inbox_customize"),
             ("Alerts", "notifications_notification", "notifications"),
+            ("General updates", "notifications_update", "campaign"),
             ("Inbox entries", "notifications_inappentry", "inbox"),
         ),
     ),

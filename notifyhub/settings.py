@@ -213,6 +213,8 @@ VALIDITY["square_off_seconds_by_exchange"] = env.numbers_by_name("SQUARE_OFF_SEC
 # --- Who is sent what ------------------------------------------------------------------------------------------------
 # The hours in which an SMS may be sent, in each follower's time zone: 08:00-21:00. Empty = always.
 SMS_LEGAL_HOURS = env.hours("SMS_LEGAL_HOURS")
+# SMS to one follower in a day of their own time zone; what is critical is counted and not dropped. 0 = no limit.
+SMS_DAILY_CAP = env.integer("SMS_DAILY_CAP", 0, minimum=0)
 # Then only these followers (external ids) are sent anything by a vendor.
 NOTIFYHUB_TEST_MODE = env.flag("NOTIFYHUB_TEST_MODE")
 NOTIFYHUB_TEST_FOLLOWERS = frozenset(env.texts("NOTIFYHUB_TEST_FOLLOWERS"))

@@ -1,4 +1,4 @@
-"""What the follower's calls on what became of alerts give, as the schema shows it."""
+"""What the calls about general updates take and give, as the schema shows it."""
 
 from __future__ import annotations
 
@@ -6,50 +6,48 @@ from typing import Any
 
 from rest_framework import serializers
 
-from notifications.choices import DeliveryState
+from delivery.updates import FOLLOWERS_MAX
+from notifications.choices import FanOutState, NotificationState
+
+UPDATE_ID = r"[A-Za-z0-9._:-]{1,100}"
 
 
-class StepSerializer(serializers.Serializer[Any]):
-    label = serializers.CharField()
-    value = serializers.CharField()
+class UpdateSerializer(serializers.Serializer[Any]):
+    """Either `trader_id`, for that trader's followers and community channels, or `follower_ids`."""
+
+    id = serializers.RegexField(f"^{UPDATE_ID}$", help_text="Yours: publishing under it again changes nothing.")
+    title = serializers.CharField(max_length=120)
+    text = serializers.CharField(max_length=2_000)
+    trader_id = serializers.CharField(max_length=128, required=False)
+    follower_ids = serializers.ListField(
+        child=serializers.CharField(max_length=128), min_length=1, max_length=FOLLOWERS_MAX, required=False
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("trader_id" in attrs) == ("follower_ids" in attrs):
+            raise serializers.ValidationError("Give either `trader_id` or `follower_ids`.", code="one_of")
+        return attrs
 
 
-class ExplanationSerializer(serializers.Serializer[Any]):
-    summary = serializers.CharField(help_text="Why this quantity, in a sentence.")
-    steps = StepSerializer(many=True)
+class AlertCountsSerializer(serializers.Serializer[Any]):
+    """How many alerts are in which state."""
+
+    def get_fields(self) -> dict[str, Any]:
+        return {state.value: serializers.IntegerField(min_value=0) for state in NotificationState}
 
 
-class ToldDeliverySerializer(serializers.Serializer[Any]):
-    channel = serializers.CharField()
-    label = serializers.CharField()
-    state = serializers.ChoiceField(choices=DeliveryState.choices)
-    reason = serializers.CharField(help_text="A stable code where we decided not to send; else empty.")
-    words = serializers.CharField()
-    sent_at = serializers.DateTimeField(allow_null=True)
-    delivered_at = serializers.DateTimeField(allow_null=True)
-
-
-class MyAlertSerializer(serializers.Serializer[Any]):
+class StoredUpdateSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
-    kind = serializers.CharField()
-    created_at = serializers.DateTimeField()
+    state = serializers.ChoiceField(choices=FanOutState.choices, help_text="`done`: everybody has their alert.")
+    published_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
-    title = serializers.CharField()
-    body = serializers.CharField()
-    payload = serializers.DictField(child=serializers.CharField())
-    in_inbox = serializers.BooleanField()
-    explanation = ExplanationSerializer(allow_null=True)
-    deliveries = ToldDeliverySerializer(many=True)
+    correlation_id = serializers.CharField()
+    unknown_follower_ids = serializers.ListField(child=serializers.CharField(), help_text="Ids that nobody has.")
+    shards = serializers.IntegerField()
+    shards_done = serializers.IntegerField()
+    alerts = AlertCountsSerializer()
 
 
-class NotSentSerializer(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    created_at = serializers.DateTimeField()
-    title = serializers.CharField()
-    why = serializers.CharField(help_text="Where nothing of it was sent: the reason in a sentence; else empty.")
-    deliveries = ToldDeliverySerializer(many=True, help_text="Only those that were not sent, or did not arrive.")
-
-
-class NotSentPageSerializer(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="The address of the next page; null on the last one.")
-    results = NotSentSerializer(many=True)
+class TestAlertSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="The payload's `update_id`.")
+    expires_at = serializers.DateTimeField()

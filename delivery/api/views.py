@@ -1,109 +1,116 @@
-"""A follower's calls on what became of their alerts, on every channel and in plain words."""
+"""General updates over REST, and a follower's test alert."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bson import ObjectId
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework import serializers as drf
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery.api import serializers
-from delivery.follower_words import BY_REASON, NOT_SENT_STATES, told
-from followers import clock
-from followers.api import cursors
+from delivery.updates import Draft, UnknownTraderError, UpdateConflictError, publish_update, send_test_alert
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import problems
-from followers.mongo import collection, durably
-from notifications import inbox
+from followers.api.schema import POSTED, problems
+from followers.api.views import ServiceView
+from followers.choices import Scope
+from followers.clock import as_utc
+from followers.models import Follower
+from notifications.admin_tables import outcome_counts
 from notifications.api.views import FollowerView
-from notifications.explained import explained
-from notifications.models import Notification
-from notifications.rendering import trade_content
+from notifications.choices import NotificationState
+from notifications.update_events import stored_update, update_id
 
 Document = dict[str, Any]
-NEWEST_OF_FOLLOWER = [("follower_id", 1), ("created_at", -1), ("_id", -1)]
 
 
-class MyAlertView(FollowerView):
+class UpdatesView(ServiceView):
+    scope = Scope.UPDATES_WRITE
+
     @extend_schema(
-        operation_id="inbox_entry",
-        tags=["Inbox"],
-        summary="One alert: its quantity explained, and what became of it on each channel",
-        description="Also for an alert that has left the inbox, or was never in it.",
-        responses={200: serializers.MyAlertSerializer, **problems(404)},
+        operation_id="updates_publish",
+        tags=["Services"],
+        summary="Publish a general update to a trader's followers, or to named ones",
+        request=serializers.UpdateSerializer,
+        responses={
+            200: serializers.StoredUpdateSerializer,
+            201: serializers.StoredUpdateSerializer,
+            **problems(403, *POSTED),
+        },
+        examples=[
+            OpenApiExample(
+                "To T-17's followers",
+                {"id": "2026-11-24-1", "title": "Markets close early", "text": "At 14:00.", "trader_id": "T-17"},
+                request_only=True,
+            )
+        ],
     )
-    def get(self, request: Request, entry_id: str) -> Response:
-        me = request.user.follower_id
-        query = {"_id": ObjectId(entry_id), "follower_id": me}
-        alert = durably(lambda: collection(Notification).find_one(query))
-        if alert is None:
-            raise ProblemError(ErrorCode.NOT_FOUND)
-        content = trade_content(alert)
-        return Response(
-            {
-                "id": str(alert["_id"]),
-                "kind": alert["kind"],
-                "created_at": clock.as_utc(alert["created_at"]),
-                "expires_at": clock.as_utc(alert["expires_at"]),
-                "title": content.title,
-                "body": content.body,
-                "payload": content.data,
-                "in_inbox": bool(inbox.entries(me, [alert["_id"]], clock.now())),
-                "explanation": explained(alert),
-                "deliveries": told(alert["deliveries"]),
-            }
+    def post(self, request: Request) -> Response:
+        given = serializers.UpdateSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        fields = given.validated_data
+        draft = Draft(
+            external_id=fields["id"],
+            title=fields["title"],
+            text=fields["text"],
+            trader=fields.get("trader_id", ""),
+            followers=fields.get("follower_ids", ()),
+            published_by=request.user.key.name,
         )
+        try:
+            published = publish_update(draft)
+        except UnknownTraderError as error:
+            raise drf.ValidationError({"trader_id": "No trader has this id."}, code="unknown") from error
+        except UpdateConflictError as error:
+            raise ProblemError(ErrorCode.UPDATE_CONFLICT) from error
+        return Response(shown(published.update), 201 if published.is_new else 200)
 
 
-class NotSentView(FollowerView):
+class UpdateView(ServiceView):
+    scope = Scope.UPDATES_WRITE
+
     @extend_schema(
-        operation_id="not_sent",
-        tags=["Follower"],
-        summary="What was not sent to me, and why; the newest first",
-        parameters=[
-            OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
-            OpenApiParameter("cursor", str, description="From `next` of the page before."),
-        ],
-        responses={200: serializers.NotSentPageSerializer, **problems(400)},
+        operation_id="updates_retrieve",
+        tags=["Services"],
+        summary="How far an update has come",
+        responses={200: serializers.StoredUpdateSerializer, **problems(403, 404)},
     )
-    def get(self, request: Request) -> Response:
-        limit = cursors.limit_of(request)
-        rows = not_sent(request.user.follower_id, cursors.position_of(request), limit + 1)
-        return Response(cursors.page(request, rows, limit, [_not_sent(row) for row in rows]))
+    def get(self, request: Request, external_id: str) -> Response:
+        update = stored_update(update_id(external_id))
+        if update is None:
+            raise ProblemError(ErrorCode.NOT_FOUND)
+        return Response(shown(update))
 
 
-def not_sent(follower_id: ObjectId, after: cursors.Position | None, limit: int) -> list[Document]:
-    """A follower's alerts of which something did not reach them.
-
-    Index: notifications_notification (follower_id, created_at, _id); it reads one follower's alerts and no others.
-    """
-    query: Document = {
-        "follower_id": follower_id,
-        "$or": [
-            {"deliveries.state": {"$in": [state.value for state in NOT_SENT_STATES]}},
-            {"sizing.reason": {"$gt": ""}},
-        ],
-    }
-    wanted = {"$and": [query, cursors.older_than(after)]}
-
-    def read() -> list[Document]:
-        found = collection(Notification).find(wanted, hint=NEWEST_OF_FOLLOWER)
-        return list(found.sort([("created_at", -1), ("_id", -1)]).limit(limit))
-
-    return durably(read)
+class TestAlertView(FollowerView):
+    @extend_schema(
+        operation_id="test_alert_send",
+        tags=["Inbox"],
+        summary="Send me a test on every channel that I have not switched off",
+        request=None,
+        responses={201: serializers.TestAlertSerializer, **problems(404, *POSTED)},
+    )
+    def post(self, request: Request) -> Response:
+        follower = Follower.objects.filter(pk=request.user.follower_id).first()
+        if follower is None:
+            raise ProblemError(ErrorCode.NOT_FOUND)
+        update = send_test_alert(follower).update
+        return Response({"id": update["external_id"], "expires_at": as_utc(update["expires_at"])}, 201)
 
 
-def _not_sent(alert: Document) -> Document:
-    unsent = [d for d in alert["deliveries"] if d["state"] in NOT_SENT_STATES]
-    reasons = {d["error_code"] for d in unsent} if len(unsent) == len(alert["deliveries"]) else set()
-    code = (alert["sizing"] or {}).get("reason") or (reasons.pop() if len(reasons) == 1 else "")
+def shown(update: Document) -> Document:
+    """A stored update with the progress of its fan-out, and its alerts by state."""
+    counts = outcome_counts(update["_id"])
     return {
-        "id": str(alert["_id"]),
-        "created_at": clock.as_utc(alert["created_at"]),
-        "title": trade_content(alert).title,
-        "why": BY_REASON.get(code, ""),
-        "deliveries": told(unsent),
+        "id": update["external_id"],
+        "state": update["state"],
+        "published_at": as_utc(update["received_at"]),
+        "expires_at": as_utc(update["expires_at"]),
+        "correlation_id": update["correlation_id"],
+        "unknown_follower_ids": update["unknown_followers"],
+        "shards": update["shards"],
+        "shards_done": len(update["shards_done"]),
+        "alerts": {state.value: counts.get(state.value, 0) for state in NotificationState},
     }

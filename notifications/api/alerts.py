@@ -63,7 +63,7 @@ class AlertsView(ServiceView):
                 description="pending, delivered and skipped only together with follower_id or event_id.",
             ),
             OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
-            OpenApiParameter("cursor", str, description="`next` of the page before."),
+            OpenApiParameter("cursor", str, description="From `next` of the page before."),
         ],
         responses={200: serializers.AlertPageSerializer, **problems(400, 403)},
         examples=[OpenApiExample("A page", {"next": None, "results": [EXAMPLE]}, response_only=True)],
@@ -73,7 +73,7 @@ class AlertsView(ServiceView):
         after = cursors.position_of(request)
         wanted = _wanted(request)
         rows = lookup.page(wanted, after, limit + 1) if wanted is not None else []
-        return Response(cursors.page(rows, limit, _shown(rows[:limit])))
+        return Response(cursors.page(request, rows, limit, _shown(rows[:limit])))
 
 
 def _wanted(request: Request) -> Wanted | None:

@@ -147,3 +147,20 @@ def test_key_file_that_cannot_be_read_is_an_error() -> None:
     assert ended.returncode == 1
     assert "FCM_CREDENTIALS_FILE" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "read"), [("", None), ("08:00-21:00", ("08:00", "21:00")), ("22:30-06:15", ("22:30", "06:15"))]
+)
+def test_legal_hours_are_a_span_of_the_day_or_none(monkeypatch, text, read):
+    monkeypatch.setenv("SMS_LEGAL_HOURS", text)
+
+    assert Environment(PROJECT_ROOT / "no.env").hours("SMS_LEGAL_HOURS") == read
+
+
+@pytest.mark.parametrize("text", ["8-21", "08:00", "08:00-24:00", "08:00-08:00", "08:00 - 21:00", "08:60-21:00"])
+def test_legal_hours_that_cannot_be_read_are_refused(monkeypatch, text):
+    monkeypatch.setenv("SMS_LEGAL_HOURS", text)
+
+    with pytest.raises(ImproperlyConfigured, match="SMS_LEGAL_HOURS must be a span"):
+        Environment(PROJECT_ROOT / "no.env").hours("SMS_LEGAL_HOURS")

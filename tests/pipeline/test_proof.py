@@ -262,7 +262,7 @@ def test_a_failed_event_is_named_with_its_shards_error(settings: Any, monkeypatc
     def fail(*args: Any) -> None:
         raise RuntimeError("the sizing of this one is broken")
 
-    monkeypatch.setattr("delivery.fan_out.AlertWriter", fail)
+    monkeypatch.setattr("delivery.fan_out.writer_for", fail)
     world.fan_out(event)
 
     assert "the sizing of this one is broken" in only_finding(prove(), Gap.EVENT_FAILED)["text"]

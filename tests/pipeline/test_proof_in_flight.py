@@ -168,7 +168,7 @@ def test_a_shard_in_a_workers_hands_and_one_that_waits_for_its_next_try_are_unde
     def fail(*args: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(fan_out, "AlertWriter", fail)
+    monkeypatch.setattr(fan_out, "writer_for", fail)
     fan_out_shard(second["_id"])
 
     assert proved().tally.events == {FanOutState.PENDING: 2}
