@@ -181,7 +181,7 @@ ENDPOINT_HASH_KEY = env.key_bytes("ENDPOINT_HASH_KEY", env.text("ENDPOINT_HASH_K
 
 # --- Fan-out ---------------------------------------------------------------------------------------------------------
 FAN_OUT_CHUNK = env.integer("FAN_OUT_CHUNK", 2_000, minimum=1)  # Followers per bulk write.
-# Follows of one shard; more are cut into equal shards, 64 at most. A little less than a chunk: then a shard is one chunk.
+# Follows of one shard; more are cut into equal shards, 64 at most. A little less than a chunk, so that one chunk does.
 FAN_OUT_SINGLE_SHARD_MAX = env.integer("FAN_OUT_SINGLE_SHARD_MAX", 1_800, minimum=1)
 INAPP_KEEP = env.integer("INAPP_KEEP", 50, minimum=1)  # Newest in-app entries kept per follower and trader.
 DELIVERY_BATCH = env.integer("DELIVERY_BATCH", 200, minimum=1)  # Deliveries per batch of a channel with a vendor key.
