@@ -44,14 +44,21 @@ def run(arguments: argparse.Namespace) -> Report:
     audiences = {"T-warm": WARM_UP, **{f"T-{size}": size for size in sizes.values()}}
     rounds, notes = [], []
     with set_up(audiences, dict(arguments.setting)) as stage:
-        for _ in range(arguments.rounds):
+        for number in range(arguments.rounds):
             found, noted = {}, {}
-            for name, size in sizes.items():
+            for name, size in _in_turn(sizes, number):
                 found[name], noted[name] = one_run(stage, CONTESTANTS[name], f"T-{size}", size)
                 say(f"{name}: {found[name]['alerts/s']:,.0f} alerts/s, {noted[name]}")
-            rounds.append(_figures(found))
+            rounds.append(_figures({name: found[name] for name in sizes}))
             notes.append(noted)
     return Report("end_to_end", rounds, LIMITS, {"followers": sizes, "rounds": notes})
+
+
+def _in_turn(sizes: dict[str, int], number: int) -> list[tuple[str, int]]:
+    """Another one begins each round: none always has the machine as its predecessor left it."""
+    systems = list(sizes.items())
+    first = number % len(systems)
+    return systems[first:] + systems[:first]
 
 
 def one_run(stage: Stage, contestant: Contestant, trader: str, alerts: int) -> tuple[dict[str, float], dict[str, Any]]:

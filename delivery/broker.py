@@ -6,7 +6,7 @@ A queue carries hints and nothing else: the id of a batch that is worth a look. 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -48,8 +48,9 @@ QUEUES = tuple(queue for priority in Priority for queue in queues_of(priority))
 FAN_OUTS_IN_HAND, DELIVERIES_IN_HAND = 2, 3
 """Batches of one queue that a worker process has in hand at once.
 
-This is the bulkhead: there are as many threads as that makes over all queues, so that a channel whose vendor hangs
-holds its own threads and no others. Three batches keep a channel's slots full while one is loaded and one recorded.
+This is the bulkhead: there are as many threads as that makes over all queues that have work, so that a channel whose
+vendor hangs holds its own threads and no others. Three batches keep a channel's slots full while one is loaded and one
+recorded.
 """
 
 
@@ -58,9 +59,15 @@ def in_hand(queue: str) -> int:
     return FAN_OUTS_IN_HAND if queue.startswith(BatchKind.FAN_OUT) else DELIVERIES_IN_HAND
 
 
-def threads_for(queues: Iterable[str]) -> int:
-    """The threads of a worker process that serves these queues: one for each batch that it may have in hand."""
-    return sum(in_hand(queue) for queue in queues)
+def threads_for(queues: Iterable[str], open_channels: Collection[str] = VENDOR_CHANNELS) -> int:
+    """The threads of a worker process that serves these queues: one for each batch that it may have in hand.
+
+    The queues of channels without credentials share one: what is left in them is skipped, which waits for no vendor.
+    """
+    closed = [c for c in VENDOR_CHANNELS if c not in open_channels]
+    idle = {queue_name(BatchKind.DELIVER, priority, channel) for priority in Priority for channel in closed}
+    served = set(queues)
+    return sum(in_hand(queue) for queue in served - idle) + bool(served & idle)
 
 
 def prefetch_for(queue: str, wanted: int) -> int:

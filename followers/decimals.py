@@ -25,10 +25,18 @@ def to_decimal128(value: Decimal | None) -> Decimal128 | None:
     """A number as MongoDB stores it; None stays None. Raises what Decimal128 raises for one that does not fit."""
     if value is None:
         return None
-    sign, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int) or len(digits) > 34 or not -EXPONENT_BIAS <= exponent <= _MAX_EXPONENT:
+    text = str(value)  # Without an exponent for all numbers of a usual size, and then twice as quick as `as_tuple`.
+    whole, _, fraction = text.partition(".")
+    plain = whole + fraction
+    if plain.isdigit():
+        sign, coefficient, exponent = 0, int(plain), -len(fraction)
+    else:
+        sign, digits, power = value.as_tuple()
+        if not isinstance(power, int):
+            return Decimal128(value)
+        coefficient, exponent = int("".join(map(str, digits))), power
+    if coefficient > _MAX_COEFFICIENT or not -EXPONENT_BIAS <= exponent <= _MAX_EXPONENT:
         return Decimal128(value)
-    coefficient = int("".join(map(str, digits)))
     high = (coefficient >> 64) | ((exponent + EXPONENT_BIAS) << 49) | (_SIGN if sign else 0)
     return Decimal128(cast(Any, (high, coefficient & _LOW)))  # The pair is its documented binary form.
 
@@ -40,12 +48,13 @@ def to_decimal(value: Decimal128 | None) -> Decimal | None:
 
 def decimal_of(value: Decimal128) -> Decimal:
     """A stored number that is certainly there."""
-    raw = int.from_bytes(value.bid, "little")
-    high = raw >> 64
+    high, low = value.__getstate__()  # The pair that its constructor takes, without packing it into bytes first.
     if high & _LARGE_OR_SPECIAL == _LARGE_OR_SPECIAL:
         return value.to_decimal()
-    coefficient = ((high & _HIGH_COEFFICIENT) << 64) | (raw & _LOW)
+    coefficient = ((high & _HIGH_COEFFICIENT) << 64) | low
     if coefficient > _MAX_COEFFICIENT:
         return value.to_decimal()
     exponent = ((high >> 49) & 0x3FFF) - EXPONENT_BIAS
+    if not exponent and not high & _SIGN:
+        return Decimal(coefficient)
     return Decimal(f"{'-' if high & _SIGN else ''}{coefficient}E{exponent}")

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -40,12 +40,12 @@ def decrypt(stored: str) -> str:
     Raises UnknownKeyError where no configured key fits, or the value was tampered with.
     """
     version, wanted, sealed = stored.split(".", 2)
-    key = next((k for k in settings.ENDPOINT_ENCRYPTION_KEYS if key_id(k) == wanted), None)
-    if version != VERSION or key is None:
+    cipher = _ciphers(tuple(settings.ENDPOINT_ENCRYPTION_KEYS)).get(wanted)
+    if version != VERSION or cipher is None:
         raise UnknownKeyError("The address was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS does not hold.")
     raw = base64.b64decode(sealed)
     try:
-        return _cipher(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], None).decode()
+        return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], None).decode()
     except InvalidTag as error:
         raise UnknownKeyError("The stored address does not fit its key; it was changed or cut off.") from error
 
@@ -53,6 +53,12 @@ def decrypt(stored: str) -> str:
 def address_hash(address: str) -> str:
     """HMAC-SHA256 under ENDPOINT_HASH_KEY, hexadecimal: equal addresses have equal hashes, and no more is learnt."""
     return hmac.new(settings.ENDPOINT_HASH_KEY, address.encode(), hashlib.sha256).hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _ciphers(keys: tuple[bytes, ...]) -> dict[str, AESGCM]:
+    """The ciphers by the id of their key."""
+    return {key_id(key): _cipher(key) for key in keys}
 
 
 @cache

@@ -164,7 +164,7 @@ def test_the_audience_is_counted_once_a_trader_and_poll(trader: Trader, monkeypa
 
     take_values([message(eventId=f"E-{n}") for n in range(20)])
 
-    assert counted == [(trader.pk, 5_001)]
+    assert counted == [(trader.pk, 64 * 1_800)]  # What the most shards hold: counting on would change nothing.
     assert TradeEvent.objects.count() == 20
 
 
@@ -219,15 +219,15 @@ def test_a_duplicate_of_a_pending_event_is_hinted_again(trader: Trader) -> None:
 
 def test_a_duplicate_makes_no_batch_for_shards_that_are_done(trader: Trader, settings: Any) -> None:
     settings.FAN_OUT_SINGLE_SHARD_MAX = 1
-    for number in range(2):
+    for number in range(3):
         Follow.objects.create(trader=trader, follower=Follower.objects.create(external_id=f"F-{number}"))
     take_values([message()])
     Batch.objects.all().delete()
-    finish_shard(event_id(EVENT["eventId"]), 7, NOW)
+    finish_shard(event_id(EVENT["eventId"]), 1, NOW)
 
     result = take_values([message()], now=LATER)
 
-    assert {b["shard"] for b in result.batches} == set(range(64)) - {7}
+    assert {b["shard"] for b in result.batches} == {0, 2}
 
 
 @pytest.mark.parametrize("state", [FanOutState.DONE, FanOutState.FAILED, FanOutState.EXPIRED])

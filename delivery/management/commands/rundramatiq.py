@@ -11,6 +11,8 @@ from django_dramatiq.management.commands.rundramatiq import Command as DramatiqC
 
 from delivery import checks
 from delivery.broker import QUEUES, queues_of, threads_for
+from delivery.channels.credentials import is_on
+from followers.choices import VENDOR_CHANNELS
 from notifications.choices import Priority
 
 LAST_LOOK_MS = 1_000
@@ -41,7 +43,8 @@ class Command(DramatiqCommand):
             raise CommandError(f"There is no queue {', '.join(unknown)}; choose from {', '.join(QUEUES)}.")
         chosen += [queue for priority in options.pop("priorities") for queue in queues_of(priority)]
         options["queues"] = list(dict.fromkeys(chosen))
-        options["threads"] = options["threads"] or threads_for(options["queues"] or QUEUES)
+        open_channels = [channel for channel in VENDOR_CHANNELS if is_on(channel, settings)]
+        options["threads"] = options["threads"] or threads_for(options["queues"] or QUEUES, open_channels)
         # The grace is kept by delivery.stopping, which reads it as a setting; Dramatiq only has to look once more.
         os.environ["SHUTDOWN_GRACE_SECONDS"] = str(max(1, options["worker_shutdown_timeout"] // 1_000))
         options["worker_shutdown_timeout"] = LAST_LOOK_MS
