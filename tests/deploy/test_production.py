@@ -54,7 +54,7 @@ def test_the_deployment_checks_are_clean(tmp_path: Path) -> None:
 
     told = check_deployment(MONGODB_URL=url)
 
-    complaints = re.findall(r"\((\w+\.[EW]\d+)\)", ended.stderr)
+    complaints = re.findall(r"\((\w+\.[EW]\d+)\)", told)
     assert set(complaints) == {CHANNELS_OFF}, told
 
 
