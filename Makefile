@@ -5,7 +5,7 @@ VENV := .venv
 SHELL := /bin/bash
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-processes test-others chaos bench stack lint install clean
+.PHONY: demo test test-processes test-others chaos bench stack lint audit install clean
 
 demo: install  ## Everything at once: servers, followers, processes, trades; watch alerts arrive.
 	@$(RUN) -m devstack.demo --followers $(FOLLOWERS)
@@ -53,6 +53,10 @@ lint: install  ## Style, types, and what Django itself checks.
 	@$(VENV)/bin/ruff format --check .
 	@env $(NO_SERVERS) $(RUN) -m mypy .
 	@env $(NO_SERVERS) $(RUN) manage.py check --fail-level ERROR
+
+audit: install  ## Known holes in the installed packages; fails if the advisories cannot be had, too. Needs the open internet.
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit==2.10.*; }
+	@$(VENV)/audit/bin/pip-audit --strict --path "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 install: $(VENV)/.installed
 

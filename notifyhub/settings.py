@@ -92,6 +92,8 @@ AUTH_PASSWORD_VALIDATORS = [
 MONGODB_URL = env.url("MONGODB_URL", {"mongodb", "mongodb+srv"})
 try:
     _mongodb = parse_uri(MONGODB_URL)
+except OSError as error:
+    raise ImproperlyConfigured(f"MONGODB_URL names a file that cannot be read: {error.filename}.") from None
 except Exception:
     # Not the driver's own words: they can quote the password.
     raise ImproperlyConfigured("MONGODB_URL is not a MongoDB connection string that the driver can read.") from None

@@ -107,9 +107,20 @@ def test_a_secured_kafka_is_reached_by_its_settings(settings: Any) -> None:
     assert options["sasl_plain_password"] == "secret"
 
 
+def test_a_client_certificate_may_take_the_place_of_a_password(settings: Any) -> None:
+    settings.KAFKA_SECURITY_PROTOCOL = "SSL"
+    settings.KAFKA_SSL_CERTFILE, settings.KAFKA_SSL_KEYFILE = "/client.pem", "/client.key"
+
+    options = connection_options()
+
+    assert (options["ssl_certfile"], options["ssl_keyfile"]) == ("/client.pem", "/client.key")
+    assert not [name for name in options if name.startswith("sasl")]
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CERTFILE": "/client.pem"}, "KAFKA_SSL_KEYFILE belong together"),
         ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "KAFKA_SECURITY_PROTOCOL must be one of"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM must be one of"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN"}, "KAFKA_SASL_USERNAME is required"),
