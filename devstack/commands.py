@@ -53,14 +53,14 @@ def has_said(words: str) -> Callable[[Child], bool]:
 
 def answers(port: int) -> Callable[[Child], bool]:
     """Whether a web process answers on this port."""
-    return lambda child: _is_healthy(port)
+    return lambda child: is_healthy(port)
 
 
 consumes = has_said("Partitions assigned.")
 dispatches = has_said("Dispatching what is due.")
 
 
-def _is_healthy(port: int) -> bool:
+def is_healthy(port: int) -> bool:
     connection = HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/healthz")

@@ -13,6 +13,8 @@ from channels.security.websocket import OriginValidator
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 
+from notifyhub.correlation import Application, with_correlation_id
+
 
 class BrowserOriginValidator(OriginValidator):
     """Refuses other sites' pages. Apps send no Origin, and a token that a page cannot read is all they need."""
@@ -21,7 +23,7 @@ class BrowserOriginValidator(OriginValidator):
         return parsed_origin is None or self.validate_origin(parsed_origin)
 
 
-def _application() -> ProtocolTypeRouter:
+def _application() -> Application:
     # WhiteNoise answers with a file, which Django reads in a thread; for small files that is as good as it gets.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifyhub.settings")
@@ -34,7 +36,7 @@ def _application() -> ProtocolTypeRouter:
 
     serve_own()
     sockets = BrowserOriginValidator(URLRouter(websocket_urlpatterns), settings.ALLOWED_HOSTS)
-    return ProtocolTypeRouter({"http": http, "websocket": sockets})
+    return with_correlation_id(ProtocolTypeRouter({"http": http, "websocket": sockets}))
 
 
 try:
