@@ -91,6 +91,9 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
     """
     now = milliseconds(now)
     read = [(message, read_message(message.value, message.headers, message.key)) for message in messages]
+    for message, result in read:
+        if isinstance(result, AcceptedEvent):
+            _tell_received(message, result)
     outcomes, batches = store_accepted([result for _, result in read if isinstance(result, AcceptedEvent)], now)
     rejected = [(message, result) for message, result in read if isinstance(result, Rejection)]
     if rejected:
@@ -109,6 +112,17 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
     for outcome, number in outcomes.items():
         EVENTS.labels(outcome.value).inc(number)
     return Intake(outcomes, _trailing_rejects([result for _, result in read]), batches)
+
+
+def _tell_received(message: IncomingMessage, accepted: AcceptedEvent) -> None:
+    logger.info(
+        "Received.",
+        correlation_id=accepted.event.correlation_id,
+        event_id=accepted.event.event_id,
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+    )
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------
@@ -146,7 +160,7 @@ def store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Co
         found = stored[oid]
         outcome = _outcome(found, is_new=clock.as_utc(found["received_at"]) == now)
         outcomes[outcome] += 1
-        logger.debug("A trade was taken in.", **_names(found), outcome=outcome.value)
+        logger.info("Stored.", **_names(found), outcome=outcome.value)
         if found["state"] == FanOutState.PENDING:
             # Also for a duplicate: whoever stored it first may have died before this step.
             missing = set(range(found["shards"])) - set(found["shards_done"])

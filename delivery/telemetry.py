@@ -107,6 +107,17 @@ def recorded(batch: Document, rows: Sequence[Document], patches: Sequence[Patch]
     answered = [log["latency_ms"] / 1_000 for log in logs if log["latency_ms"] and log["outcome"] not in _UNSENT]
     telemetry.DELIVERY_SECONDS.labels(channel).observe_all(answered)
     _accepted(channel, priority, rows, patches)
+    states = {patch.notification: str(patch.fields.get("state", "waiting")) for patch in patches}
+    _tell("Delivered a batch.", ((row, channel, states[row["_id"]]) for row in rows if row["_id"] in states))
+
+
+def _tell(line: str, became: Iterable[tuple[Document, str, str]]) -> None:
+    """One line per trade and channel, with how many deliveries came to which state: a repeated batch mixes trades."""
+    told: dict[tuple[str, str, str], Counter[str]] = {}
+    for row, channel, state in became:
+        told.setdefault((row["correlation_id"], row["event_key"], channel), Counter())[state] += 1
+    for (correlation_id, event_id, channel), states in told.items():
+        logger.info(line, correlation_id=correlation_id, event_id=event_id, channel=channel, **states)
 
 
 def _accepted(channel: str, priority: str, rows: Sequence[Document], patches: Sequence[Patch]) -> None:
@@ -132,8 +143,14 @@ def unsent(
     It says only how many rows it has changed. Should that be fewer, because somebody else was at the same rows, the
     first so many are counted: the number is right, and which ones they were hardly matters.
     """
-    held = [
-        [d for d in row["deliveries"] if d["state"] == DeliveryState.QUEUED and d["batch"] == batch] for row in rows
+    held = (
+        [(row, d) for d in row["deliveries"] if d["state"] == DeliveryState.QUEUED and d["batch"] == batch]
+        for row in rows
+    )
+    ended = [
+        (row, d["channel"], (DeliveryState.UNKNOWN if in_doubt(d) else state).value)
+        for deliveries in islice(filter(None, held), changed)
+        for row, d in deliveries
     ]
-    ended = [d for deliveries in islice(filter(None, held), changed) for d in deliveries]
-    count(Counter((d["channel"], (DeliveryState.UNKNOWN if in_doubt(d) else state).value, reason.value) for d in ended))
+    count(Counter((channel, outcome, reason.value) for _, channel, outcome in ended))
+    _tell("Ended without a send.", ended)

@@ -14,6 +14,7 @@ from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 
 from notifications.frames import CloseCode
+from notifyhub.correlation import Application, with_correlation_id
 
 
 class BrowserOriginValidator(OriginValidator):
@@ -40,7 +41,7 @@ class BrowserOriginValidator(OriginValidator):
             return False
 
 
-def _application() -> ProtocolTypeRouter:
+def _application() -> Application:
     # WhiteNoise answers with a file, which Django reads in a thread; for small files that is as good as it gets.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifyhub.settings")
@@ -55,7 +56,7 @@ def _application() -> ProtocolTypeRouter:
     sockets = BrowserOriginValidator(
         URLRouter(websocket_urlpatterns), [*settings.ALLOWED_HOSTS, *settings.INBOX_ORIGINS]
     )
-    return ProtocolTypeRouter({"http": http, "websocket": sockets})
+    return with_correlation_id(ProtocolTypeRouter({"http": http, "websocket": sockets}))
 
 
 try:

@@ -11,6 +11,7 @@ from pymongo.errors import ConnectionFailure
 from redis.exceptions import RedisError
 
 from followers.outage import MONGODB, QUEUE, REDIS
+from notifyhub.masking import mask
 
 SHARED_PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -67,6 +68,7 @@ def logging_config(level: str) -> dict[str, Any]:
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.EventRenamer("message"),
+                    mask,
                     structlog.processors.JSONRenderer(),
                 ],
             }
@@ -80,5 +82,7 @@ def logging_config(level: str) -> dict[str, Any]:
             "pymongo": {"level": "WARNING"},
             "botocore": {"level": "WARNING"},
             "dramatiq": {"level": "WARNING"},
+            # uvicorn sets its own handlers up before it loads the application; without them its lines are ours, too.
+            **{name: {"handlers": [], "propagate": True} for name in ("uvicorn", "uvicorn.error", "uvicorn.access")},
         },
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from io import StringIO
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django_dramatiq.management.commands.rundramatiq import Command as DramatiqCommand
 
 from delivery import checks
@@ -48,4 +49,5 @@ class Command(DramatiqCommand):
         # The grace is kept by delivery.stopping, which reads it as a setting; Dramatiq only has to look once more.
         os.environ["SHUTDOWN_GRACE_SECONDS"] = str(max(1, options["worker_shutdown_timeout"] // 1_000))
         options["worker_shutdown_timeout"] = LAST_LOOK_MS
+        self.stdout = OutputWrapper(StringIO())  # It would say which modules it found, between our lines of JSON.
         super().handle(*args, **options)
