@@ -82,6 +82,14 @@ class BreakerAdmin(QuickModelAdmin):
             wanted = BreakerStatus(obj.forced) if obj.forced else None
             force_breaker(obj.pk, wanted, request.user.get_username(), obj.note, clock.now())
 
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        """Says in the history what was forced, and why."""
+        if "forced" not in form.changed_data:
+            return super().construct_change_message(request, form, formsets, add)
+        forced, note = form.cleaned_data["forced"], form.cleaned_data["note"]
+        done = f"Forced {BreakerStatus(forced).label.lower()}" if forced else "Left to itself again"
+        return f"{done}: {note}"
+
     @admin.display(description="Channel")
     def channel_name(self, breaker: Breaker) -> str:
         return str(Channel(breaker.channel).label)
