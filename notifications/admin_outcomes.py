@@ -63,7 +63,7 @@ def channel_table(event: TradeEvent) -> SafeString:
         (
             (
                 channel.label,
-                *(f"{about}{found.counts[channel, s]:,}" if found.counts[channel, s] else "–" for s in states),
+                *(_figure(found, channel, s) for s in states),
             )
             for channel in Channel
             if any(found.counts[channel, s] for s in states)
