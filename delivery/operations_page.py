@@ -189,5 +189,5 @@ def _bucket(channel: str, word: str) -> SafeString:
 
 def _ms(milliseconds: float) -> str:
     if milliseconds < 1_000:
-        return f"{milliseconds:,.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
+        return f"{milliseconds:,.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
     return f"{milliseconds / 1_000:,.1f} s"

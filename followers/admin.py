@@ -91,10 +91,14 @@ class FollowerAdmin(PersonAdmin):
         ("Follows", {"fields": ("follows",)}),
         ("Wishes", {"fields": ("wishes", "preferences")}),
     )
-    readonly_fields: Any = ("as_of", "endpoints", "follows", "wishes")
+    readonly_fields: Any = ("as_of", "portfolio", "endpoints", "follows", "wishes")
+    to_read: Any = (None, {"fields": (("external_id", "name", "portfolio"), ("as_of", "locale", "timezone"))})
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        return super().get_fieldsets(request, obj)[: None if obj else 1]
+        first, *others = super().get_fieldsets(request, obj)
+        if obj is None:
+            return [first]
+        return [first if self.has_change_permission(request, obj) else self.to_read, *others]
 
     def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         follower: Any = super().get_object(request, *args, **kwargs)

@@ -85,11 +85,4 @@ def progress_line(event: TradeEvent) -> SafeString:
     done, written = len(event.shards_done), event.alerts_written
     shards = badge(f"{done} of {event.shards} shards done", "green" if done >= event.shards else "blue")
     alerts = "" if written is None else f"{written:,} alert{'' if written == 1 else 's'} written"
-    return format_html(
-        '<div class="flex flex-wrap gap-3 items-center"><progress max="{}" value="{}"></progress>{}'
-        "<span>{}</span></div>",
-        event.shards,
-        done,
-        shards,
-        alerts,
-    )
+    return format_html('<div class="flex flex-wrap gap-3 items-center">{}<span>{}</span></div>', shards, alerts)

@@ -107,14 +107,23 @@ def _alert(event: TradeEvent, follower: Follower, phone: Endpoint, number: Endpo
         attempt_log=[attempt(at, "sent")],
     )  # fmt: skip
     second = {
-        "sent": Delivery(channel="sms", endpoint=number.pk, state="delivered", attempts=1, sent_at=at, delivered_at=at),
+        "sent": Delivery(
+            channel="sms",
+            endpoint=number.pk,
+            state="delivered",
+            attempts=1,
+            delivered_at=at + timedelta(seconds=3),
+            sent_at=at + timedelta(milliseconds=420),
+            attempt_log=[attempt(at, "sent", ms=380.0)],
+        ),
         "failed": sms(number, "failed", "http_503", at),
         "quiet_hours": Delivery(channel="sms", endpoint=number.pk, state="skipped", error_code="quiet_hours"),
         "expired": Delivery(channel="sms", endpoint=number.pk, state="expired", error_code="validity_over"),
     }[text]
+    inbox = Delivery(channel="in_app", state="sent", sent_at=at + timedelta(milliseconds=18))
     build_notification(
         event, follower, phone, symbol=event.symbol, executed_at=at, created_at=at, state="delivered", wake_at=None,
-        id=_id(event, follower, at), deliveries=[Delivery(channel="in_app", state="sent", sent_at=at), push, second],
+        id=_id(event, follower, at), deliveries=[inbox, push, second],
     )  # fmt: skip
     collection(Notification).update_one({"_id": _id(event, follower, at)}, derive())
 
@@ -123,15 +132,26 @@ def outage_scene(valid: int = 30, over: int = 12) -> None:
     """SMS failed for an hour: some of these alerts are still valid, others are not."""
     now = clock.now()
     trader = Trader.objects.create(external_id="T-9", name="Ravi Kapoor", portfolio_value=Decimal(900_000))
-    event = build_event(trader, "E-OUTAGE", symbol="NIFTY", trader_external_id="T-9")
+    event = build_event(
+        trader, "E-OUTAGE", symbol="NIFTY", trader_external_id="T-9", state="done", shards_done=[0],
+        fanned_out_at=now - timedelta(minutes=59), received_at=now - timedelta(minutes=60), alerts_written=valid + over,
+    )  # fmt: skip
     for n in range(valid + over):
         follower = Follower.objects.create(external_id=f"F-{200 + n}")
         number = Endpoint.objects.create(follower=follower, channel="sms", address=f"+1415555{2000 + n}")
         at = now - timedelta(minutes=60 - n)
         validity = timedelta(hours=3) if n >= over else timedelta(minutes=5)
         build_notification(
-            event, follower, number, symbol="NIFTY", created_at=at, expires_at=at + validity, wake_at=None,
-            deliveries=[Delivery(channel="in_app", state="sent", sent_at=at), sms(number, "failed", "http_503", at)],
+            event, follower, number, symbol="NIFTY", executed_at=at, created_at=at, expires_at=at + validity,
+            id=_id(event, follower, at), wake_at=None,
+            deliveries=[
+                Delivery(channel="in_app", state="sent", sent_at=at + timedelta(milliseconds=12 + n)),
+                Delivery(
+                    channel="fcm", endpoint=number.pk, state="sent", attempts=1,
+                    sent_at=at + timedelta(milliseconds=90 + 9 * n), attempt_log=[attempt(at, "sent", ms=30.0 + 4 * n)],
+                ),
+                sms(number, "failed", "http_503", at),
+            ],
         )  # fmt: skip
     collection(Notification).update_many({"event_id": event.pk}, derive())
 
