@@ -10,7 +10,9 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from delivery import (  # noqa: F401  They register their own pages.
+    admin_alert,
     admin_breakers,
+    admin_follower,
     admin_proof,
     admin_rejected,
     admin_review,
@@ -36,6 +38,7 @@ from followers.admin_base import (
 from followers.admin_history import note_changes
 from followers.choices import Channel
 from notifications.admin_events import TradeEventAdmin
+from notifications.admin_outcomes import channel_table, progress_line
 from notifications.admin_tables import labelled
 from notifications.choices import FanOutState, Priority
 from notifications.models import Notification, TradeEvent
@@ -55,10 +58,11 @@ class FannedOutEventAdmin(TradeEventAdmin):
     actions = ("run_again",)
     fieldsets = (
         *TradeEventAdmin.fieldsets[:1],
-        ("Shards", {"fields": ("shard_table",)}),
+        ("Fan-out", {"fields": ("shards_done_", "shard_table")}),
+        ("Deliveries by channel", {"fields": ("by_channel",)}),
         *TradeEventAdmin.fieldsets[1:],
     )
-    readonly_fields = (*TradeEventAdmin.readonly_fields, "shard_table")
+    readonly_fields = (*TradeEventAdmin.readonly_fields, "shards_done_", "shard_table", "by_channel")
 
     def has_rerun_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user
@@ -74,6 +78,14 @@ class FannedOutEventAdmin(TradeEventAdmin):
             shards = rerun_fan_out(event_pk)
             note_changes(request, TradeEvent, {event_pk: external_id}, f"Fan-out run again: {shards} shards.")
             self.message_user(request, f"{external_id}: {shards} shards run again within seconds.", messages.SUCCESS)
+
+    @admin.display(description="Progress")
+    def shards_done_(self, event: TradeEvent) -> SafeString:
+        return progress_line(event)
+
+    @admin.display(description="How they ended")
+    def by_channel(self, event: TradeEvent) -> SafeString:
+        return channel_table(event)
 
     @admin.display(description="Fan-out shards")
     def shard_table(self, event: TradeEvent) -> SafeString:

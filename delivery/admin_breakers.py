@@ -82,27 +82,35 @@ class BreakerAdmin(QuickModelAdmin):
             wanted = BreakerStatus(obj.forced) if obj.forced else None
             force_breaker(obj.pk, wanted, request.user.get_username(), obj.note, clock.now())
 
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        """Says in the history what was forced, and why."""
+        if "forced" not in form.changed_data:
+            return super().construct_change_message(request, form, formsets, add)
+        forced, note = form.cleaned_data["forced"], form.cleaned_data["note"]
+        done = f"Forced {BreakerStatus(forced).label.lower()}" if forced else "Left to itself again"
+        return f"{done}: {note}"
+
     @admin.display(description="Channel")
     def channel_name(self, breaker: Breaker) -> str:
         return str(Channel(breaker.channel).label)
 
     @admin.display(description="State")
     def status_now(self, breaker: Breaker) -> SafeString:
-        return status_badge(breaker.forced or _live(breaker).status)
+        return status_badge(breaker.forced or live_state(breaker).status)
 
     @admin.display(description="Reason")
     def why(self, breaker: Breaker) -> str:
         if breaker.forced:
             return f"Forced by {breaker.forced_by}: {breaker.note}"
-        return _live(breaker).reason or EMPTY
+        return live_state(breaker).reason or EMPTY
 
     @admin.display(description="Since")
     def since(self, breaker: Breaker) -> str:
-        return moment(breaker.forced_at) if breaker.forced else _moment(_live(breaker).since)
+        return moment(breaker.forced_at) if breaker.forced else _moment(live_state(breaker).since)
 
     @admin.display(description="Next probe")
     def probe(self, breaker: Breaker) -> str:
-        state = _live(breaker)
+        state = live_state(breaker)
         waits = state.status is BreakerStatus.OPEN and not breaker.forced
         return _moment(state.probe_at) if waits else EMPTY
 
@@ -132,7 +140,7 @@ class BreakerAdmin(QuickModelAdmin):
         )
 
 
-def _live(breaker: Breaker) -> State:
+def live_state(breaker: Breaker) -> State:
     """The state as the workers share it, read once for a row; its last known one while Redis is away."""
     found: State | None = getattr(breaker, "_live_state", None)
     if found is None:

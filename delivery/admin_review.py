@@ -80,6 +80,7 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
     list_filter = REVIEW_FILTERS
     list_filter_submit = True
     list_fullwidth = True
+    list_before_template = "admin/review_retry.html"
     ordering = ("-review__opened_at", "-id")
     search_fields = ("event_key",)
     search_help_text = "External id of a follower, event id, notification id, or error code"
@@ -112,6 +113,10 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         reviewed = super().get_queryset(request).filter(review__open__in=[True, False])
         return reviewed.prefetch_related("follower", "trader")
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        shown = {"may_review": self.has_review_permission(request), "query": request.GET.urlencode()}
+        return super().changelist_view(request, {**shown, **(extra_context or {})})
+
     def found_by(self, term: str) -> Q:
         if (follower := follower_pk(term)) is not None:
             return Q(follower_id=follower)
@@ -124,7 +129,20 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
     # --- Deciding -----------------------------------------------------------------------------------------------------
     def get_urls(self) -> list[Any]:
         decide = self.admin_site.admin_view(self.decide)
-        return [path("decide/<slug:name>/", decide, name="delivery_reviewitem_decide"), *super().get_urls()]
+        matching = self.admin_site.admin_view(self.retry_matching)
+        return [
+            path("decide/<slug:name>/", decide, name="delivery_reviewitem_decide"),
+            path("retry/", matching, name="delivery_reviewitem_retry_matching"),
+            *super().get_urls(),
+        ]
+
+    def retry_matching(self, request: HttpRequest) -> HttpResponse:
+        """The preview of a retry for whatever the list shows with these filters: all pages of it, within bounds."""
+        if not self.has_review_permission(request):
+            raise PermissionDenied
+        matching = self.get_changelist_instance(request).get_queryset(request)
+        ids = list(matching.values_list("pk", flat=True)[:DECIDED_AT_ONCE])
+        return self.preview(request, DECISIONS["retry"], ids, back=request.GET.urlencode())
 
     def preview(
         self,

@@ -1,4 +1,7 @@
-"""What the page of one review item says: why it is here, what can be done, and what happened, delivery by delivery."""
+"""What the page of one review item says: why it is here, what can be done, and what happened, delivery by delivery.
+
+The timelines are those of any alert: its own page shows them too.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from followers.choices import VENDOR_CHANNELS, Channel
 from followers.models import Endpoint
 from followers.mongo import collection, durably
 from notifications.choices import DeliveryState, Reason, ReviewReason
-from notifications.models import Attempt, Delivery
+from notifications.models import Attempt, Delivery, Notification
 from notifications.reviews import REQUESTED, TROUBLED
 
 Document = dict[str, Any]
@@ -102,7 +105,7 @@ def _option(outlook: Outlook) -> tuple[SafeString, str]:
 
 
 # --- Deliveries -------------------------------------------------------------------------------------------------------
-def timelines(item: ReviewItem, addresses: dict[ObjectId, str], now: datetime) -> SafeString:
+def timelines(item: Notification, addresses: dict[ObjectId, str], now: datetime) -> SafeString:
     """Every delivery with an address, those in trouble first. `addresses` are the endpoints' masked ones."""
     outside = [d for d in item.deliveries if d.endpoint is not None]
     outside.sort(key=lambda d: d.state not in TROUBLED)
@@ -111,7 +114,7 @@ def timelines(item: ReviewItem, addresses: dict[ObjectId, str], now: datetime) -
     )
 
 
-def _timeline(item: ReviewItem, delivery: Delivery, addresses: dict[ObjectId, str], now: datetime) -> SafeString:
+def _timeline(item: Notification, delivery: Delivery, addresses: dict[ObjectId, str], now: datetime) -> SafeString:
     lines = sorted([*_life(item, delivery), *_breaker_lines(item, delivery, now)], key=lambda line: line.at)
     address = link(Endpoint, delivery.endpoint, addresses.get(delivery.endpoint, f"{delivery.endpoint} (gone)"))
     head = format_html(
@@ -152,7 +155,7 @@ def _last_words(delivery: Delivery) -> Iterator[str]:
         yield f"The last attempt: {explain(delivery.channel, codes[-1]).what} ({codes[-1]})"
 
 
-def _life(item: ReviewItem, delivery: Delivery) -> Iterator[Line]:
+def _life(item: Notification, delivery: Delivery) -> Iterator[Line]:
     log: list[Attempt] = delivery.attempt_log
     yield Line(item.created_at, "alert created")
     for attempt in log:
@@ -173,7 +176,7 @@ def _breaker(status: str) -> SafeString | str:
     return badge(BreakerStatus(status).label, _BREAKERS[BreakerStatus(status)]) if status else EMPTY
 
 
-def _breaker_lines(item: ReviewItem, delivery: Delivery, now: datetime) -> Iterator[Line]:
+def _breaker_lines(item: Notification, delivery: Delivery, now: datetime) -> Iterator[Line]:
     """How the channel's circuit breaker changed during the delivery's life, and where it stood at its beginning.
 
     Index: delivery_breakerchange (channel, at).
@@ -193,10 +196,10 @@ def _breaker_lines(item: ReviewItem, delivery: Delivery, now: datetime) -> Itera
         yield Line(clock.as_utc(change["at"]), "breaker changed", answer, EMPTY, _breaker(change["status_after"]))
 
 
-def _end_of(item: ReviewItem, delivery: Delivery, now: datetime) -> datetime:
+def _end_of(item: Notification, delivery: Delivery, now: datetime) -> datetime:
     times = [at for at in (delivery.last_attempt_at, delivery.sent_at, delivery.delivered_at) if at is not None]
     if delivery.state == DeliveryState.QUEUED or not times:
-        return min(now, max(item.expires_at, item.review.opened_at))
+        return min(now, max(item.expires_at, item.review.opened_at if item.review else item.expires_at))
     return max(times) + timedelta(seconds=60)  # The attempt itself may have been what opened it.
 
 

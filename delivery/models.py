@@ -69,6 +69,9 @@ class Breaker(models.Model):
     forced_at = models.DateTimeField(null=True, blank=True)
     note = models.CharField(max_length=500, blank=True, help_text="Why it was forced.")
 
+    class Meta:
+        permissions = [("view_operations", "Can see the operations page")]
+
     def __str__(self) -> str:
         return f"{self.channel} {self.account}".strip()
 

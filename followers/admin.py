@@ -8,15 +8,30 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from unfold.admin import TabularInline
 
 import followers.admin_keys
 import followers.admin_staff  # noqa: F401  # Registers its pages; Django looks for them in this module only.
 from followers import clock
-from followers.admin_base import QuickModelAdmin, link_to, list_link, moment_column, plain, starts_with
+from followers.admin_base import (
+    QuickModelAdmin,
+    badge,
+    link,
+    link_to,
+    list_link,
+    moment,
+    moment_column,
+    plain,
+    starts_with,
+    table,
+)
 from followers.admin_endpoints import endpoint_table
+from followers.admin_switch import may_switch
 from followers.models import Endpoint, Follow, Follower, Trader
+from followers.preferences import read
+from followers.preferences_words import in_words
 
 
 class PersonAdmin(QuickModelAdmin):
@@ -63,27 +78,67 @@ class TraderAdmin(PersonAdmin):
         return endpoint_table(Endpoint.objects.filter(trader_id=trader.pk)) if trader.pk else "–"
 
 
-class FollowInline(TabularInline):
-    model = Follow
-    extra = 0
-    hide_title = True
-    fields = ("trader", "multiplier", "allocation", "max_notional", "since", "ended_at")
-    autocomplete_fields = ("trader",)
-    verbose_name_plural = "follows"
+FOLLOWS_SHOWN = 100
 
 
-@admin.register(Follower)
 class FollowerAdmin(PersonAdmin):
-    list_display = ("external_id", "name", "portfolio", "as_of", "locale", "timezone")
-    fields = (
-        "external_id", "name", "portfolio_value", "currency", "as_of", "locale", "timezone", "preferences", "endpoints",
-    )  # fmt: skip
-    readonly_fields = ("as_of", "endpoints")
-    inlines = (FollowInline,)
+    """The page of a follower. delivery.admin_follower registers it, with what became of their alerts."""
 
-    @admin.display(description="Endpoints")
-    def endpoints(self, follower: Follower) -> SafeString | str:
-        return endpoint_table(Endpoint.objects.filter(follower_id=follower.pk)) if follower.pk else "–"
+    list_display = ("external_id", "name", "portfolio", "as_of", "locale", "timezone")
+    fieldsets: Any = (
+        (None, {"fields": ("external_id", "name", "portfolio_value", "currency", "as_of", "locale", "timezone")}),
+        ("Addresses", {"fields": ("endpoints",)}),
+        ("Follows", {"fields": ("follows",)}),
+        ("Wishes", {"fields": ("wishes", "preferences")}),
+    )
+    readonly_fields: Any = ("as_of", "portfolio", "endpoints", "follows", "wishes")
+    to_read: Any = (None, {"fields": (("external_id", "name", "portfolio"), ("as_of", "locale", "timezone"))})
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        first, *others = super().get_fieldsets(request, obj)
+        if obj is None:
+            return [first]
+        return [first if self.has_change_permission(request, obj) else self.to_read, *others]
+
+    def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        follower: Any = super().get_object(request, *args, **kwargs)
+        if follower is not None:
+            follower.may_be_switched = may_switch(request)
+        return follower
+
+    @admin.display(description="Where they are reached")
+    def endpoints(self, follower: Any) -> SafeString | str:
+        back = reverse("admin:followers_follower_change", args=[follower.pk])
+        return endpoint_table(Endpoint.objects.filter(follower_id=follower.pk), back, follower.may_be_switched)
+
+    @admin.display(description="Whom they follow")
+    def follows(self, follower: Follower) -> SafeString | str:
+        """Index: followers_follow (follower_id)."""
+        rows = list(Follow.objects.filter(follower_id=follower.pk).prefetch_related("trader")[:FOLLOWS_SHOWN])
+        shown = table(
+            ("Trader", "State", "Since", "Ended", "Multiplier", "Allocation", "Most per order", ""),
+            (_follow_cells(row) for row in rows),
+        )
+        every = list_link(Follow, "Show them as a list", q=follower.external_id)
+        return format_html('<div class="flex flex-col gap-2 w-full">{}<span>{}</span></div>', shown, every)
+
+    @admin.display(description="In words")
+    def wishes(self, follower: Follower) -> SafeString:
+        return format_html_join("", "<p>{}</p>", ((words,) for words in in_words(read(follower.preferences))))
+
+
+def _follow_cells(follow: Follow) -> tuple[object, ...]:
+    has_ended = follow.ended_at is not None and follow.ended_at <= clock.now()
+    return (
+        link_to(follow, "trader"),
+        badge("ended", "grey") if has_ended else badge("follows", "green"),
+        moment(follow.since),
+        moment(follow.ended_at),
+        plain(follow.multiplier),
+        plain(follow.allocation) if follow.allocation is not None else "whole portfolio",
+        plain(follow.max_notional) if follow.max_notional is not None else "no limit",
+        link(Follow, follow.pk, "Open"),
+    )
 
 
 # --- Follows ---------------------------------------------------------------------------------------------------------

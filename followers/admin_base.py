@@ -79,6 +79,9 @@ class QuickModelAdmin(QuickHistory, ModelAdmin):
     deferred_in_list: Sequence[str] = ()
     """Large fields that the list does not show."""
 
+    class Media:
+        css = {"all": ("followers/admin.css",)}
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = in_index_order(super().get_queryset(request))
         match = request.resolver_match

@@ -6,18 +6,21 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from followers import clock
 from followers.addresses import mask_address
-from followers.admin_base import QuickModelAdmin, badge, link, link_to, moment, moment_column, object_id, table
-from followers.admin_history import note_changes
+from followers.admin_base import EMPTY, QuickModelAdmin, badge, link, link_to, moment, moment_column, table
+from followers.admin_base import object_id as parsed_id
+from followers.admin_switch import REASON_MAX, SwitchForm, may_switch, switch, switch_button
 from followers.choices import VENDOR_CHANNELS, Channel
 from followers.encryption import UnknownKeyError, decrypt
 from followers.models import Endpoint, Follower, Trader
@@ -37,22 +40,30 @@ def masked_addresses(endpoint_ids: list[Any]) -> dict[Any, str]:
     return masked
 
 
-def endpoint_table(endpoints: QuerySet[Endpoint]) -> SafeString:
+def endpoint_table(endpoints: QuerySet[Endpoint], back: str = "", may_switch: bool = False) -> SafeString:
+    """The endpoints of one owner; with `may_switch` each has its switch, which leads back to `back`."""
     rows = list(endpoints.defer("address").order_by("pk")[:200])
     masked = masked_addresses([e.pk for e in rows])
     return table(
-        ("Channel", "Address", "Platform", "State", "Registered"),
+        ("Channel", "Address", "Platform", "State", "Why", "Registered", *([""] if may_switch else [])),
         (
             (
                 Channel(e.channel).label,
-                link(Endpoint, e.pk, masked.get(e.pk, "–")),
-                e.platform or "–",
+                link(Endpoint, e.pk, masked.get(e.pk, EMPTY)),
+                e.platform or EMPTY,
                 activity_badge(e),
+                EMPTY if e.active else f"{e.deactivated_reason or 'no reason was kept'}, {moment(e.deactivated_at)}",
                 moment(e.registered_at),
+                *([switch_button(switch_url(e.pk, back), e.active)] if may_switch else []),
             )
             for e in rows
         ),
     )
+
+
+def switch_url(pk: object, back: str = "") -> str:
+    query = {"back": back} if back else None
+    return reverse("admin:followers_endpoint_switch", args=[pk], query=query)
 
 
 def activity_badge(endpoint: Endpoint) -> SafeString:
@@ -126,14 +137,16 @@ class EndpointAdmin(QuickModelAdmin):
     add_fields = EndpointForm.Meta.fields
     change_fields = (
         "channel", "masked_address", "owner", "platform", "app", "environment",
-        "activity", "deactivated_reason", "deactivated", "registered",
+        "activity", "deactivated_reason", "deactivated", "registered", "switch_link",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
         return super().get_queryset(request).prefetch_related("trader", "follower")
 
     def get_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> tuple[str, ...]:
-        return self.change_fields if obj else self.add_fields
+        if obj is None:
+            return self.add_fields
+        return self.change_fields if may_switch(request) else self.change_fields[:-1]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> list[str]:
         # Another address is another endpoint; activity changes through the actions, which leave a reason.
@@ -155,7 +168,7 @@ class EndpointAdmin(QuickModelAdmin):
 
     def _refusal(self, request: HttpRequest, text: str | None) -> HttpResponse | None:
         """An endpoint whose address cannot be decrypted has no page; Django would only say that it does not exist."""
-        pk = object_id(text or "")
+        pk = parsed_id(text or "")
         if pk is None or masked_addresses([pk]).get(pk) != UNREADABLE:
             return None
         reason = "This endpoint was encrypted under a key that ENDPOINT_ENCRYPTION_KEYS does not hold."
@@ -176,36 +189,66 @@ class EndpointAdmin(QuickModelAdmin):
         trader = Trader.objects.filter(external_id=term).values_list("pk", flat=True).first()
         if trader is not None:
             return Q(trader_id=trader)
-        return Q(pk=found) if (found := object_id(term)) else Q(pk__in=[])
+        return Q(pk=found) if (found := parsed_id(term)) else Q(pk__in=[])
 
-    @admin.action(description="Deactivate, with a reason", permissions=["change"])
+    # --- Switching ----------------------------------------------------------------------------------------------------
+    def has_switch_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return may_switch(request)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.switch_view)
+        return [path("<path:object_id>/switch/", view, name="followers_endpoint_switch"), *super().get_urls()]
+
+    def switch_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Asks why, and deactivates an active endpoint or reactivates a deactivated one."""
+        if not self.has_switch_permission(request):
+            raise PermissionDenied
+        endpoint = Endpoint.objects.filter(pk=parsed_id(object_id)).defer("address").first()
+        if endpoint is None:
+            raise Http404
+        form = SwitchForm(request.POST or None)
+        back = self._way_back(request, endpoint)
+        name = f"{Channel(endpoint.channel).label} {masked_addresses([endpoint.pk]).get(endpoint.pk, EMPTY)}"
+        if request.method == "POST" and form.is_valid():
+            changed = switch(request, {endpoint.pk: name}, not endpoint.active, form.cleaned_data["reason"].strip())
+            done = "Deactivated" if endpoint.active else "Reactivated"
+            self.message_user(request, f"{done} {name}." if changed else f"{name} stands so already.")
+            return redirect(back)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": "Deactivate" if endpoint.active else "Reactivate",
+            "summary": name,
+            "active": endpoint.active,
+            "back": back,
+            "form": form,
+        }
+        return TemplateResponse(request, "admin/endpoint_switch.html", context)
+
+    def _way_back(self, request: HttpRequest, endpoint: Endpoint) -> str:
+        asked = request.POST.get("back") or request.GET.get("back", "")
+        if url_has_allowed_host_and_scheme(asked, allowed_hosts=None):
+            return asked
+        return reverse("admin:followers_endpoint_change", args=[endpoint.pk])
+
+    @admin.action(description="Deactivate, with a reason", permissions=["switch"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        reason = request.POST.get("reason", "").strip()[:200]
-        if not reason:
-            self.message_user(request, "Say why: the reason is kept with the endpoint.", messages.ERROR)
-            return
-        change = {"active": False, "deactivated_reason": reason, "deactivated_at": clock.now()}
-        self._set_activity(request, queryset.filter(active=True), change, f"Deactivated: {reason}")
+        self._switch_chosen(request, queryset, active=False)
 
-    @admin.action(description="Activate, with a reason", permissions=["change"])
+    @admin.action(description="Activate, with a reason", permissions=["switch"])
     def activate(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        reason = request.POST.get("reason", "").strip()[:200]
+        self._switch_chosen(request, queryset, active=True)
+
+    def _switch_chosen(self, request: HttpRequest, queryset: QuerySet[Endpoint], active: bool) -> None:
+        reason = request.POST.get("reason", "").strip()[:REASON_MAX]
         if not reason:
             self.message_user(request, "Say why: the reason is kept in the endpoint's history.", messages.ERROR)
             return
-        change = {"active": True, "deactivated_reason": "", "deactivated_at": None}
-        self._set_activity(request, queryset.filter(active=False), change, f"Activated: {reason}")
-
-    def _set_activity(
-        self, request: HttpRequest, rows: QuerySet[Endpoint], change: dict[str, Any], message: str
-    ) -> None:
-        ids = list(rows.order_by().values_list("pk", flat=True))
-        changed = Endpoint.objects.filter(pk__in=ids, active=not change["active"]).update(**change)
+        ids = list(queryset.order_by().values_list("pk", flat=True))
         masked = masked_addresses(ids)
-        note_changes(request, Endpoint, {pk: masked.get(pk, str(pk)) for pk in ids}, message)
-        self.message_user(
-            request, f"{message.partition(':')[0]} {changed:,} of the chosen endpoints.", messages.SUCCESS
-        )
+        changed = switch(request, {pk: masked.get(pk, str(pk)) for pk in ids}, active, reason)
+        done = "Activated" if active else "Deactivated"
+        self.message_user(request, f"{done} {changed:,} of the chosen endpoints.", messages.SUCCESS)
 
     @admin.display(description="Address")
     def masked_address(self, endpoint: Any) -> str:
@@ -221,3 +264,7 @@ class EndpointAdmin(QuickModelAdmin):
 
     deactivated = moment_column("deactivated_at", "Deactivated")
     registered = moment_column("registered_at", "Registered")
+
+    @admin.display(description="Switch")
+    def switch_link(self, endpoint: Endpoint) -> SafeString:
+        return switch_button(switch_url(endpoint.pk), endpoint.active)

@@ -12,6 +12,8 @@ from django.utils.html import format_html
 
 from followers import clock, service_keys
 from followers.admin_base import QuickModelAdmin, moment_column
+from followers.admin_endpoints import ReasonForm
+from followers.admin_history import note_changes
 from followers.choices import Scope
 from followers.models import ServiceKey
 
@@ -31,6 +33,7 @@ class ServiceKeyAdmin(QuickModelAdmin):
     readonly_fields = ("made", "used", "revoked")
     list_display = ("name", "prefix", "made", "used", "expires_at", "revoked")
     ordering = ("-pk",)
+    action_form = ReasonForm
     actions = ("revoke",)
 
     made = moment_column("created_at", "Made")
@@ -49,5 +52,8 @@ class ServiceKeyAdmin(QuickModelAdmin):
 
     @admin.action(description="Revoke", permissions=["change"])
     def revoke(self, request: HttpRequest, keys: QuerySet[ServiceKey]) -> None:
-        count = service_keys.revoke([key.pk for key in keys], clock.now())
+        names = {key.pk: str(key) for key in keys.filter(revoked_at=None)}
+        count = service_keys.revoke(list(names), clock.now())
+        why = request.POST.get("reason", "").strip()
+        note_changes(request, ServiceKey, names, f"Revoked: {why}" if why else "Revoked.")
         self.message_user(request, f"{count} revoked.")

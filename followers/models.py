@@ -121,6 +121,7 @@ class Endpoint(models.Model):
 
     class Meta:
         unique_together = [("channel", "address_hash")]
+        permissions = [("switch_endpoint", "Can deactivate and reactivate endpoints, with a reason")]
 
     def __str__(self) -> str:
         return f"{Channel(self.channel).label} {mask_address(self.address)}"

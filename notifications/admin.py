@@ -98,8 +98,9 @@ class PriorityFilter(RecentFilter):
         return self.recent(request, queryset).filter(priority=self.value()) if self.value() else queryset
 
 
-@admin.register(Notification)
 class NotificationAdmin(ReadOnlyModelAdmin):
+    """Registered in delivery.admin_alert, which adds the story in words."""
+
     list_display = (
         "id",
         "created",
@@ -116,7 +117,7 @@ class NotificationAdmin(ReadOnlyModelAdmin):
     ordering = ("-id",)  # Begins with the trade's time, so that the newest are first without an index of their own.
     search_fields = ("event_key",)
     search_help_text = "External id of a follower, event id, or notification id"
-    fieldsets = (
+    fieldsets: Any = (
         (
             None,
             {
@@ -137,7 +138,7 @@ class NotificationAdmin(ReadOnlyModelAdmin):
         ("Deliveries", {"fields": ("deliveries_explained",)}),
         ("Times", {"fields": ("executed", "created", "expires", "wakes", "superseded_by")}),
     )
-    readonly_fields = (
+    readonly_fields: Any = (
         "id", "status", "urgency", "event_link", "follower_link", "trader_link", "sizing_explained",
         "deliveries_explained", "executed", "created", "expires", "wakes", "price_",
     )  # fmt: skip

@@ -38,6 +38,7 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "Operation",
         (
+            ("Operations", "delivery_operations", "monitoring"),
             ("Circuit breakers", "delivery_breaker", "electrical_services"),
             ("Proof", "delivery_proofrun", "verified"),
             ("Batches", "delivery_batch", "package_2"),
@@ -49,12 +50,16 @@ ADMIN_SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
 )
 
 
+PAGES = {"delivery_operations": "operations"}
+"""Pages that are no model's list, by the permission to view them; each with the name of its URL."""
+
+
 def sidebar_link(title: str, model: str, icon: str) -> dict[str, Any]:
     """One line of the sidebar, shown to whoever may see the model's list."""
     return {
         "title": title,
         "icon": icon,
-        "link": reverse_lazy(f"admin:{model}_changelist"),
+        "link": reverse_lazy(PAGES.get(model, f"admin:{model}_changelist")),
         "permission": _may_view(model),
     }
 

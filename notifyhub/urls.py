@@ -6,11 +6,13 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from delivery.operations_page import operations
 from notifyhub import health, metrics
 
 admin.autodiscover()
 
 urlpatterns = [
+    path("admin/operations/", admin.site.admin_view(operations), name="operations"),
     path("admin/", admin.site.urls),
     path("demo/", include("notifications.urls")),
     path("favicon.ico", RedirectView.as_view(url=static("notifications/icon.svg"))),  # Browsers ask for it unasked.

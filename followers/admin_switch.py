@@ -1,0 +1,66 @@
+"""Switching endpoints off and on again: by a permission of its own, never without a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bson import ObjectId
+from django import forms
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from followers import clock
+from followers.admin_history import note_changes
+from followers.models import Endpoint
+
+PERMISSION = "followers.switch_endpoint"
+REASON_MAX = 200
+
+
+class SwitchForm(forms.Form):
+    """Why an endpoint is switched."""
+
+    reason = forms.CharField(
+        max_length=REASON_MAX,
+        help_text="It is kept with the endpoint and in its history.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": True, "autocomplete": "off"}),
+    )
+
+
+def may_switch(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.has_perm(PERMISSION))
+
+
+def switch(request: HttpRequest, names: dict[ObjectId, str], active: bool, reason: str) -> int:
+    """Deactivates or reactivates endpoints, and notes who and why in the history of each that was changed.
+
+    Parameters:
+      names: The endpoints, each with its masked address.
+      active: What they shall be.
+
+    Returns how many were changed; those that stood so already are left alone.
+    """
+    change: dict[str, Any] = (
+        {"active": True, "deactivated_reason": "", "deactivated_at": None}
+        if active
+        else {"active": False, "deactivated_reason": reason, "deactivated_at": clock.now()}
+    )
+    others = Endpoint.objects.filter(pk__in=list(names), active=not active)
+    ids = list(others.order_by().values_list("pk", flat=True))
+    changed = Endpoint.objects.filter(pk__in=ids, active=not active).update(**change)
+    done = "Activated" if active else "Deactivated"
+    note_changes(request, Endpoint, {pk: names[pk] for pk in ids}, f"{done}: {reason}")
+    return changed
+
+
+def switch_button(url: str, active: bool) -> SafeString:
+    """The way to the page that asks why."""
+    return format_html(
+        '<a class="border border-base-200 dark:border-base-700 font-medium hover:text-primary-600 '
+        'dark:hover:text-primary-500 inline-block px-2 py-1 rounded-default whitespace-nowrap" href="{}">{}</a>',
+        url,
+        "Deactivate…" if active else "Reactivate…",
+    )

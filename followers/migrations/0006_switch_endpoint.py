@@ -1,0 +1,11 @@
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("followers", "0005_service_key_index")]
+    operations = [
+        migrations.AlterModelOptions(
+            name="endpoint",
+            options={"permissions": [("switch_endpoint", "Can deactivate and reactivate endpoints, with a reason")]},
+        ),
+    ]
