@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
         ("auth", "0001_initial"),
         ("contenttypes", "0001_initial"),
         ("delivery", "0005_proofrun"),
-        ("followers", "0006_switch_endpoint"),
+        ("followers", "0007_switch_endpoint"),
         ("notifications", "0011_event_alerts_pruned"),
     ]
     operations = [

@@ -91,7 +91,7 @@ def test_the_page_answers_what_became_of_a_trade(support: Client) -> None:
 )
 def test_why_there_is_no_alert(world: World, event: Any, follow: Any, cause: Cause) -> None:
     now = clock.now()
-    fields = {name: now if value is True else value for name, value in event.items()}
+    fields: dict[str, Any] = {name: now if value is True else value for name, value in event.items()}
     build_event(fields.pop("trader", world.trader), "E-2", **fields)
     if follow is None:
         Follow.objects.all().delete()
@@ -137,7 +137,7 @@ def test_an_endpoint_is_switched_with_a_reason_and_back_to_the_follower(support:
     support.post(switch, {"reason": "found it"})
     assert Endpoint.objects.get(pk=world.endpoint.pk).active
     log = LogEntry.objects.filter(object_id=str(world.endpoint.pk)).order_by("pk")
-    assert [(e.user.username, e.change_message) for e in log] == [
+    assert [(e.user.get_username(), e.change_message) for e in log] == [
         ("mira", "Deactivated: lost phone"), ("mira", "Activated: found it"),
     ]  # fmt: skip
 

@@ -43,7 +43,7 @@ async def test_what_is_still_valid_after_an_outage_goes_out_in_under_six_clicks(
         assert person.troubles == []
     states = await sync_to_async(lambda: sorted(n.deliveries[-1].state for n in Notification.objects.all()))()
     assert states == ["failed"] * 3 + ["queued"] * 5
-    logged = await sync_to_async(lambda: {(e.user.username, e.change_message) for e in LogEntry.objects.all()})()
+    logged = await sync_to_async(lambda: {(e.user.get_username(), e.change_message) for e in LogEntry.objects.all()})()
     assert logged == {("mira", "Retried: The vendor was down from 9 to 10, and is back.")}
 
 

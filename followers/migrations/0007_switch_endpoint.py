@@ -2,7 +2,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("followers", "0005_service_key_index")]
+    dependencies = [("followers", "0006_erasure")]
     operations = [
         migrations.AlterModelOptions(
             name="endpoint",
