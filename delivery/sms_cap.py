@@ -57,7 +57,8 @@ def over_cap(rows: Sequence[tuple[Document, Document, Document]], now: datetime)
     """
     if not rows:
         return set()
-    keys, arguments = [], []
+    keys: list[str] = []
+    arguments: list[str | int] = []
     for row, delivery, follower in rows:
         day = now.astimezone(zone_of(str(follower.get("timezone") or "UTC"))).date()
         keys.append(f"{settings.QUEUE_NAMESPACE}:sms_day:{follower['_id']}:{day.isoformat()}")

@@ -74,7 +74,7 @@ def test_exits_pass_critical_only_but_not_a_channel_that_is_off(vendors: Sandbox
 @pytest.mark.parametrize("reason", ["muted", "below_min_value"])
 def test_what_is_not_wanted_at_all_is_stored_and_is_in_no_inbox(vendors: Sandbox, reason: str) -> None:
     trader = world.make_trader()
-    wanted = {
+    wanted: dict[str, dict[str, Any]] = {
         "muted": {"muted_traders": [trader.external_id]},
         "below_min_value": {"min_value": {"amount": "15000", "currency": "INR"}},
     }
