@@ -25,7 +25,8 @@ from followers import clock
 from followers.admin_base import EMPTY, ReadOnlyModelAdmin, badge, link, moment, moment_column, table
 from followers.index_order import in_index_order
 from followers.models import Follower
-from notifications.models import Notification, TradeEvent
+from notifications.models import Notification, TradeEvent, Update
+from notifications.update_events import KEY_PREFIX
 
 Document = dict[str, Any]
 
@@ -123,8 +124,9 @@ LINKS = (
 
 def _gap_cells(finding: Document) -> tuple[object, ...]:
     gap = Gap(finding["gap"])
+    is_of_update = finding["event_id"].startswith(KEY_PREFIX)
     links = [
-        link(model, ObjectId(finding[name]), word)
+        link(Update if name == "event" and is_of_update else model, ObjectId(finding[name]), word)
         for name, model, word in LINKS
         if name in finding and not (name == "notification" and gap in NOT_STORED)
     ]
