@@ -14,6 +14,7 @@ from delivery import (  # noqa: F401  They register their own pages.
     admin_proof,
     admin_rejected,
     admin_review,
+    admin_timeline,
 )
 from delivery.choices import BatchKind
 from delivery.models import Batch
@@ -55,9 +56,14 @@ class FannedOutEventAdmin(TradeEventAdmin):
     fieldsets = (
         *TradeEventAdmin.fieldsets[:1],
         ("Shards", {"fields": ("shard_table",)}),
+        ("Timeline", {"fields": ("timeline",)}),
         *TradeEventAdmin.fieldsets[1:],
     )
-    readonly_fields = (*TradeEventAdmin.readonly_fields, "shard_table")
+    readonly_fields = (*TradeEventAdmin.readonly_fields, "shard_table", "timeline")
+
+    @admin.display(description="Timeline")
+    def timeline(self, event: TradeEvent) -> SafeString:
+        return admin_timeline.event_timeline(event)
 
     def has_rerun_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user

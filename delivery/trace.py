@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,22 +65,11 @@ def paths(identifier: str) -> list[Path]:
 def event_path(event: Document) -> Path:
     """A trade: from its execution to its last delivery, and what became of its alerts."""
     outcomes: Counter[str] = Counter()
-    first_sent = last_sent = None
     for row in notifications_of(event["_id"], {"state": 1, "sizing.reason": 1, "deliveries": 1}):
         if not row["deliveries"]:
             outcomes[f"alert skipped ({(row['sizing'] or {}).get('reason', '')})"] += 1
         for delivery in row["deliveries"]:
             outcomes[_outcome(delivery)] += 1
-            if delivery["sent_at"] and delivery["channel"] != Channel.IN_APP:
-                first_sent = min(first_sent or delivery["sent_at"], delivery["sent_at"])
-                last_sent = max(last_sent or delivery["sent_at"], delivery["sent_at"])
-    steps = [
-        Step(event["executed_at"], "executed by the trader"),
-        Step(event["received_at"], "taken in from Kafka and stored"),
-        *([Step(event["fanned_out_at"], f"fanned out, {event['shards']} shard(s)")] if event["fanned_out_at"] else []),
-        *([Step(first_sent, "first vendor accepted")] if first_sent else []),
-        *([Step(last_sent, "last vendor accepted")] if last_sent else []),
-    ]
     what = f"{event['action'] or event['side']} {plain(event['quantity'])} {event['symbol']}"
     facts = {
         "trader": event["trader_external_id"],
@@ -89,9 +79,32 @@ def event_path(event: Document) -> Path:
         "correlation id": event["correlation_id"],
         "expires": f"{event['expires_at']:%Y-%m-%d %H:%M:%S} UTC",
     }
-    return Path(
-        f"Event {event['external_id']}", facts, sorted(steps, key=lambda s: s.at), dict(sorted(outcomes.items()))
-    )
+    return Path(f"Event {event['external_id']}", facts, event_steps(event), dict(sorted(outcomes.items())))
+
+
+def event_steps(event: Document) -> list[Step]:
+    """What happened to a trade, in the order of time. Index: notification (event_id, state)."""
+    outside = {"$filter": {"input": "$deliveries", "as": "d", "cond": {"$ne": ["$$d.channel", Channel.IN_APP.value]}}}
+    sent_at = {"$let": {"vars": {"outside": outside}, "in": "$$outside.sent_at"}}
+    group = {"_id": None, "first": {"$min": {"$min": sent_at}}, "last": {"$max": {"$max": sent_at}}}
+    found = collection(Notification).aggregate([{"$match": {"event_id": event["_id"]}}, {"$group": group}])
+    sent = next(iter(found), {"first": None, "last": None})
+    steps = [
+        (event["executed_at"], "executed by the trader"),
+        (event["received_at"], "taken in from Kafka and stored"),
+        (event["fanned_out_at"], f"fanned out, {event['shards']} shard(s)"),
+        (sent["first"], "first vendor accepted"),
+        (sent["last"], "last vendor accepted"),
+    ]
+    return sorted((Step(at, what) for at, what in steps if at is not None), key=lambda step: step.at)
+
+
+def with_gaps(steps: Iterable[Step]) -> Iterator[tuple[Step, str | None]]:
+    """Each step with the time since the one before, such as `+12 ms`; None for the first."""
+    previous: Step | None = None
+    for step in steps:
+        yield step, None if previous is None else f"+{(step.at - previous.at).total_seconds() * 1_000:,.0f} ms"
+        previous = step
 
 
 def alert_path(alert: Document, event: Document | None) -> Path:

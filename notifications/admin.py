@@ -98,8 +98,9 @@ class PriorityFilter(RecentFilter):
         return self.recent(request, queryset).filter(priority=self.value()) if self.value() else queryset
 
 
-@admin.register(Notification)
 class NotificationAdmin(ReadOnlyModelAdmin):
+    """Registered in delivery.admin_timeline, which adds the alert's path."""
+
     list_display = (
         "id",
         "created",

@@ -40,6 +40,6 @@ def test_one_is_made_where_none_is_usable(server: Server, given: str | None) -> 
 
 def test_a_websocket_has_one_too(server: Server) -> None:
     options = {"subprotocols": [SUBPROTOCOL, "no-token"], "additional_headers": {HEADER: "socket-1"}}
-    with connect(f"ws://{server.address}/ws/inbox/", **options) as socket:  # type: ignore[arg-type]
+    with connect(f"ws://{server.address}/ws/inbox/", **options) as socket:  # type: ignore[call-overload]
         assert socket.response is not None
         assert socket.response.headers[HEADER] == "socket-1"
