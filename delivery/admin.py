@@ -16,6 +16,7 @@ from delivery import (  # noqa: F401  They register their own pages.
     admin_proof,
     admin_rejected,
     admin_review,
+    admin_timeline,
     admin_updates,
 )
 from delivery.choices import BatchKind
@@ -60,9 +61,14 @@ class FannedOutEventAdmin(TradeEventAdmin):
         *TradeEventAdmin.fieldsets[:1],
         ("Fan-out", {"fields": ("shards_done_", "shard_table")}),
         ("Deliveries by channel", {"fields": ("by_channel",)}),
+        ("Timeline", {"fields": ("timeline",)}),
         *TradeEventAdmin.fieldsets[1:],
     )
-    readonly_fields = (*TradeEventAdmin.readonly_fields, "shards_done_", "shard_table", "by_channel")
+    readonly_fields = (*TradeEventAdmin.readonly_fields, "shards_done_", "shard_table", "by_channel", "timeline")
+
+    @admin.display(description="Timeline")
+    def timeline(self, event: TradeEvent) -> SafeString:
+        return admin_timeline.event_timeline(event)
 
     def has_rerun_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user

@@ -7,6 +7,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from delivery import admin_review_page as page
+from delivery.admin_timeline import alert_timeline
 from delivery.explanations import explain
 from delivery.models import ReviewItem
 from delivery.why_not import delivery_in_words
@@ -21,10 +22,11 @@ from notifications.models import Notification
 class ExplainedAlertAdmin(NotificationAdmin):
     fieldsets = (
         NotificationAdmin.fieldsets[0],
-        ("What happened", {"fields": ("in_words", "timeline")}),
+        ("What happened", {"fields": ("in_words", "attempts")}),
+        ("Timeline", {"fields": ("timeline",)}),
         *NotificationAdmin.fieldsets[1:],
     )
-    readonly_fields = (*NotificationAdmin.readonly_fields, "in_words", "timeline")
+    readonly_fields = (*NotificationAdmin.readonly_fields, "in_words", "attempts", "timeline")
 
     @admin.display(description="In words")
     def in_words(self, alert: Notification) -> SafeString:
@@ -38,7 +40,11 @@ class ExplainedAlertAdmin(NotificationAdmin):
         word = "It waits in the review bucket." if alert.review.open else "It was in the review bucket."
         return format_html("{}<p>{}</p>", lines, link(ReviewItem, alert.pk, word))
 
-    @admin.display(description="Step by step")
+    @admin.display(description="Timeline")
     def timeline(self, alert: Notification) -> SafeString:
+        return alert_timeline(alert)
+
+    @admin.display(description="Step by step")
+    def attempts(self, alert: Notification) -> SafeString:
         endpoints = [d.endpoint for d in alert.deliveries if d.endpoint is not None]
         return page.timelines(alert, masked_addresses(endpoints), clock.now())

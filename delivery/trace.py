@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,21 +69,11 @@ def _correlated(model: type[TradeEvent | Update], correlation_id: str) -> list[D
 def event_path(event: Document) -> Path:
     """A trade or a general update: from its beginning to its last delivery, and what became of its alerts."""
     outcomes: Counter[str] = Counter()
-    first_sent = last_sent = None
     for row in notifications_of(event["_id"], {"state": 1, "sizing.reason": 1, "deliveries": 1}):
         if not row["deliveries"]:
             outcomes[f"alert skipped ({(row['sizing'] or {}).get('reason', '')})"] += 1
         for delivery in row["deliveries"]:
             outcomes[_outcome(delivery)] += 1
-            if delivery["sent_at"] and delivery["channel"] != Channel.IN_APP:
-                first_sent = min(first_sent or delivery["sent_at"], delivery["sent_at"])
-                last_sent = max(last_sent or delivery["sent_at"], delivery["sent_at"])
-    steps = [
-        *_beginning(event),
-        *([Step(event["fanned_out_at"], f"fanned out, {event['shards']} shard(s)")] if event["fanned_out_at"] else []),
-        *([Step(first_sent, "first vendor accepted")] if first_sent else []),
-        *([Step(last_sent, "last vendor accepted")] if last_sent else []),
-    ]
     facts = {
         **_what(event),
         "state": _fan_out_state(event),
@@ -90,9 +81,31 @@ def event_path(event: Document) -> Path:
         "correlation id": event["correlation_id"],
         "expires": f"{event['expires_at']:%Y-%m-%d %H:%M:%S} UTC",
     }
-    return Path(
-        f"Event {event['external_id']}", facts, sorted(steps, key=lambda s: s.at), dict(sorted(outcomes.items()))
-    )
+    return Path(f"Event {event['external_id']}", facts, event_steps(event), dict(sorted(outcomes.items())))
+
+
+def event_steps(event: Document) -> list[Step]:
+    """What happened to a trade, in the order of time. Index: notification (event_id, state)."""
+    outside = {"$filter": {"input": "$deliveries", "as": "d", "cond": {"$ne": ["$$d.channel", Channel.IN_APP.value]}}}
+    sent_at = {"$let": {"vars": {"outside": outside}, "in": "$$outside.sent_at"}}
+    group = {"_id": None, "first": {"$min": {"$min": sent_at}}, "last": {"$max": {"$max": sent_at}}}
+    found = collection(Notification).aggregate([{"$match": {"event_id": event["_id"]}}, {"$group": group}])
+    sent = next(iter(found), {"first": None, "last": None})
+    later = [
+        (event["fanned_out_at"], f"fanned out, {event['shards']} shard(s)"),
+        (sent["first"], "first vendor accepted"),
+        (sent["last"], "last vendor accepted"),
+    ]
+    steps = [*_beginning(event), *(Step(at, what) for at, what in later if at is not None)]
+    return sorted(steps, key=lambda step: step.at)
+
+
+def with_gaps(steps: Iterable[Step]) -> Iterator[tuple[Step, str | None]]:
+    """Each step with the time since the one before, such as `+12 ms`; None for the first."""
+    previous: Step | None = None
+    for step in steps:
+        yield step, None if previous is None else f"+{(step.at - previous.at).total_seconds() * 1_000:,.0f} ms"
+        previous = step
 
 
 def _beginning(event: Document) -> list[Step]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from delivery.trace import NothingFoundError, Path, paths
+from delivery.trace import NothingFoundError, Path, paths, with_gaps
 
 
 class Command(BaseCommand):
@@ -27,11 +27,8 @@ class Command(BaseCommand):
         self.stdout.write(self.style.MIGRATE_HEADING(path.title))
         for name, value in path.facts.items():
             self.stdout.write(f"  {name + ':':<16} {value}")
-        previous = None
-        for step in path.steps:
-            since = "" if previous is None else f"+{(step.at - previous).total_seconds() * 1000:.0f} ms"
-            self.stdout.write(f"  {step.at:%H:%M:%S.%f}"[:-3] + f" {since:>10}  {step.what}")
-            previous = step.at
+        for step, gap in with_gaps(path.steps):
+            self.stdout.write(f"  {step.at:%H:%M:%S.%f}"[:-3] + f" {gap or '':>12}  {step.what}")
         if path.outcomes:
             self.stdout.write("  deliveries:")
             for outcome, count in path.outcomes.items():
