@@ -102,7 +102,6 @@ def test_why_there_is_no_alert(world: World, event: Any, follow: Any, cause: Cau
 
 def test_an_alert_is_found_by_event_correlation_and_its_own_id(world: World) -> None:
     alert = world.notification
-    collection(Notification).update_one({"_id": alert.pk}, {"$set": {"executed_at": world.event.executed_at}})
     for term in (EVENT_ID, "c-1"):
         assert why(world.follower, term).event == world.event.pk
     assert why(world.follower, str(alert.pk)).event == world.event.pk
