@@ -123,10 +123,10 @@ def look_for_alerts(
       stored: How many alerts of each event there are, as of the same snapshot.
       now: Naive UTC.
     """
+    # What is pruned has paid its debts, and its alerts have been removed since (notifications/retention.py).
+    events = [event for event in events if event.get("alerts_pruned_at") is None]
     debts: dict[ObjectId, list[Debt]] = defaultdict(list)
     for event in events:
-        if event.get("alerts_pruned_at") is not None:
-            continue  # It paid its debts, and its alerts have been removed since (notifications/retention.py).
         if event["trader_id"] is not None and event["state"] != FanOutState.EXPIRED and event["shards_done"]:
             debt = Debt(event, event["fanned_out_at"] or now, stored.get(event["_id"], 0))
             debts[event["trader_id"]].append(debt)

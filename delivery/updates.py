@@ -138,6 +138,7 @@ def _document(draft: Draft, now: datetime) -> Document:
         "shards_done": [],
         "alerts_written": 0,
         "fanned_out_at": now if nobody else None,
+        "alerts_pruned_at": None,
     }
 
 

@@ -141,6 +141,7 @@ class Update(models.Model):
     shards_done = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
     alerts_written = models.PositiveIntegerField(null=True, blank=True)
     fanned_out_at = models.DateTimeField(null=True, blank=True)
+    alerts_pruned_at = models.DateTimeField(null=True, blank=True, help_text="Since then alerts of it may be gone.")
 
     class Meta:
         verbose_name = "general update"

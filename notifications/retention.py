@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 
 from followers.mongo import collection, durably
 from notifications.choices import FanOutState, NotificationState
-from notifications.models import Notification, RejectedEvent, TradeEvent
+from notifications.models import Notification, RejectedEvent, TradeEvent, Update
 from notifications.statements import EVENT_INDEX
 
 Document = dict[str, Any]
@@ -26,6 +26,10 @@ Document = dict[str, Any]
 EVENTS_READ = 200
 BATCH = 1_000
 """Documents per delete: a few milliseconds of one lock, so that deliveries beside it do not notice."""
+
+Source = type[TradeEvent | Update]
+SOURCES: tuple[Source, ...] = (TradeEvent, Update)
+"""What alerts come from; below, a trade stands for a general update as well."""
 
 FINISHED_EVENTS = [FanOutState.DONE.value, FanOutState.EXPIRED.value]
 FINISHED_ALERTS = [state.value for state in NotificationState if state != NotificationState.PENDING]
@@ -60,29 +64,32 @@ def prune(
     Raises PyMongoError if MongoDB stays away; what is removed by then stays removed, and a new run does the rest.
     """
     done = Pruned()
-    for page in _events_before(alerts_before):
-        _prune_alerts({"event_id": {"$in": [e["_id"] for e in page]}}, page, now, dry_run, done)
-        _prune_events([e["_id"] for e in page if e["received_at"] < events_before.replace(tzinfo=None)], dry_run, done)
-        done.events_seen += len(page)
-        on_progress(done)
-    _prune_alerts({"event_id": None, "created_at": {"$lt": alerts_before}}, [], now, dry_run, done)
+    for source in SOURCES:
+        for page in _events_before(source, alerts_before):
+            ids = [e["_id"] for e in page]
+            if not dry_run:
+                mark_pruned(source, ids, now)
+            _prune_alerts({"event_id": {"$in": ids}}, now, dry_run, done)
+            old = [e["_id"] for e in page if e["received_at"] < events_before.replace(tzinfo=None)]
+            _prune_events(source, old, dry_run, done)
+            done.events_seen += len(page)
+            on_progress(done)
+    _prune_alerts({"event_id": None, "created_at": {"$lt": alerts_before}}, now, dry_run, done)
     rejected = collection(RejectedEvent)
     for ids in _in_batches(rejected, rejected_before(events_before)):
         done.rejected += len(ids) if dry_run else delete(rejected, {"_id": {"$in": ids}})
     return done
 
 
-def _prune_alerts(which: Document, page: Sequence[Document], now: datetime, dry_run: bool, done: Pruned) -> None:
+def _prune_alerts(which: Document, now: datetime, dry_run: bool, done: Pruned) -> None:
     alerts = collection(Notification)
     query = {**which, **removable(now)}
-    if not dry_run:
-        mark_pruned([e["_id"] for e in page], now)
     for ids in _in_batches(alerts, query):
         # The conditions once more: a person may have asked for another try since it was read.
         done.alerts += len(ids) if dry_run else delete(alerts, {"_id": {"$in": ids}, **removable(now)})
 
 
-def _prune_events(ids: Sequence[ObjectId], dry_run: bool, done: Pruned) -> None:
+def _prune_events(source: Source, ids: Sequence[ObjectId], dry_run: bool, done: Pruned) -> None:
     if not ids:
         return
     if dry_run:
@@ -90,7 +97,7 @@ def _prune_events(ids: Sequence[ObjectId], dry_run: bool, done: Pruned) -> None:
         return
     held = events_with_alerts(ids)
     query = {"_id": {"$in": [oid for oid in ids if oid not in held]}, "alerts_pruned_at": {"$ne": None}}
-    done.events += delete(collection(TradeEvent), query)
+    done.events += delete(collection(source), query)
 
 
 # --- Statements ------------------------------------------------------------------------------------------------------
@@ -114,11 +121,11 @@ def rejected_before(before: datetime) -> Document:
     return {"received_at": {"$lt": before}}
 
 
-def mark_pruned(event_ids: Sequence[ObjectId], now: datetime) -> None:
+def mark_pruned(source: Source, event_ids: Sequence[ObjectId], now: datetime) -> None:
     """Tells the proof that alerts of these trades may be gone from now on. Majority, and before the first one goes."""
     query = {"_id": {"$in": list(event_ids)}, "alerts_pruned_at": None}
     if event_ids:
-        durably(lambda: collection(TradeEvent).update_many(query, {"$set": {"alerts_pruned_at": now}}))
+        durably(lambda: collection(source).update_many(query, {"$set": {"alerts_pruned_at": now}}))
 
 
 def events_with_alerts(event_ids: Sequence[ObjectId]) -> set[ObjectId]:
@@ -135,12 +142,12 @@ def delete(target: Collection[Document], query: Document) -> int:
     return durably(lambda: target.delete_many(query)).deleted_count
 
 
-def _events_before(before: datetime) -> Iterator[list[Document]]:
-    """The oldest first, a page by key. Index: notifications_tradeevent (received_at, _id)."""
+def _events_before(source: Source, before: datetime) -> Iterator[list[Document]]:
+    """The oldest first, a page by key. Index: notifications_tradeevent, notifications_update (received_at, _id)."""
     query, after = finished_before(before), None
     while True:
         rest = query if after is None else {"$and": [query, _later(after)]}
-        found = collection(TradeEvent).find(rest, {"received_at": 1}).sort([("received_at", 1), ("_id", 1)])
+        found = collection(source).find(rest, {"received_at": 1}).sort([("received_at", 1), ("_id", 1)])
         page = durably(lambda found=found: list(found.limit(EVENTS_READ).clone()))  # type: ignore[misc]
         if not page:
             return

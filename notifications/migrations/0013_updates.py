@@ -64,6 +64,7 @@ class Migration(migrations.Migration):
                 ('shards_done', django_mongodb_backend.fields.ArrayField(base_field=models.PositiveSmallIntegerField(), blank=True, default=list)),
                 ('alerts_written', models.PositiveIntegerField(blank=True, null=True)),
                 ('fanned_out_at', models.DateTimeField(blank=True, null=True)),
+                ('alerts_pruned_at', models.DateTimeField(blank=True, help_text='Since then alerts of it may be gone.', null=True)),
                 ('trader', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, to='followers.trader')),
             ],
             options={

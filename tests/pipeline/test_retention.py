@@ -11,12 +11,15 @@ from django.core.management import CommandError, call_command
 from pymongo.errors import AutoReconnect
 
 from delivery import proof as proof_module
+from delivery.fan_out import fan_out_shard
 from delivery.proof import prove
+from delivery.updates import Draft, publish_update
 from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.mongo import collection, database
 from notifications import retention
-from notifications.models import Notification, RejectedEvent, TradeEvent
+from notifications.models import Notification, RejectedEvent, TradeEvent, Update
+from notifications.update_events import update_id
 from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -164,3 +167,22 @@ def test_every_query_is_answered_by_an_index(table: str, query: Document, sort: 
     assert "COLLSCAN" not in plan
     assert "'SORT'" not in plan
     assert f"{index}_" in plan
+
+
+def test_general_updates_go_the_same_way(vendors: Sandbox) -> None:
+    trader = world.make_trader()
+    named = world.make_follower(trader, "fcm")
+    for name in ("old", "new"):
+        publish_update(Draft(external_id=name, title="Holiday", text="Closed.", followers=[named.external_id]))
+    for batch in world.unclaimed("fan_out"):
+        fan_out_shard(batch["_id"])
+    world.deliver_all()
+    at, old = clock.now() - timedelta(days=100), update_id("old")
+    collection(Update).update_one({"_id": old}, {"$set": {"received_at": at, "fanned_out_at": at}})
+    collection(Notification).update_many({"event_id": old}, {"$set": {"created_at": at, "expires_at": at}})
+
+    said = prune()
+
+    assert "1 alerts, 0 trades" in said
+    assert collection(Notification).count_documents({}) == 1
+    assert prove().holds
