@@ -174,7 +174,7 @@ def test_a_grace_that_is_too_short_cuts_off_and_says_so_in_the_record(processes:
 
 
 def test_a_fan_out_under_way_goes_to_the_next_worker_at_once(processes: Processes, vendors: Sandbox) -> None:
-    size = 3_000
+    size = 1_800  # One shard.
     trader = world.make_trader()
     audience(trader, size, channels=("fcm",))
     event = world.trade(trader)
