@@ -34,7 +34,7 @@ class TracedNotificationAdmin(NotificationAdmin):
         ("Timeline", {"fields": ("timeline",)}),
         NotificationAdmin.fieldsets[-1],
     )
-    readonly_fields = (*NotificationAdmin.readonly_fields, "timeline")
+    readonly_fields: Any = (*NotificationAdmin.readonly_fields, "timeline")
 
     @admin.display(description="Timeline")
     def timeline(self, notification: Notification) -> SafeString:
