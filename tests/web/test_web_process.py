@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from django.test import AsyncClient
 
+from devstack.proxy import Faults, Proxy
 from devstack.stack import Stack
 from notifyhub import health
 from tests.web.server import Server
@@ -94,3 +96,22 @@ async def test_readyz_names_a_database_that_does_not_answer(stack: Stack, monkey
     answer = await AsyncClient().get("/readyz")
 
     assert (answer.status_code, answer.json()["away"]) == (503, ["mongodb"])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [("REDIS_URL", "redis"), ("DRAMATIQ_BROKER_URL", "broker")],
+)
+async def test_readyz_notices_a_server_that_went_silent_and_its_return(stack: Stack, settings, setting: str, name: str):
+    with Proxy(stack.valkey.port) as proxy:
+        setattr(settings, setting, f"redis://{proxy.address}/0")
+        ready = await AsyncClient().get("/readyz")
+        proxy.set(Faults(silent=True))
+        async with asyncio.timeout(5):  # An orchestrator is to know by then.
+            away = await AsyncClient().get("/readyz")
+        proxy.set(Faults())
+        back = await AsyncClient().get("/readyz")
+
+    assert (ready.status_code, away.status_code, back.status_code) == (200, 503, 200)
+    assert away.json()["away"] == [name]
