@@ -26,6 +26,7 @@ BY_REASON: dict[str, str] = {
     Reason.BELOW_MIN_VALUE: "Your order would be worth less than the least value that you want to hear of.",
     Reason.QUIET_HOURS: "It came in your quiet hours, and would not have been valid after them.",
     Reason.SMS_LEGAL_HOURS: "No SMS may be sent at this hour where you live.",
+    Reason.SMS_DAILY_CAP: "You have had as many SMS today as are sent in a day.",
     Reason.TEST_MODE: "This system is being tested and sends to test accounts only.",
     Reason.ENDPOINT_INACTIVE: "The device was signed off, or registered by somebody else, before it was sent.",
 }

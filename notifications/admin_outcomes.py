@@ -16,6 +16,7 @@ from followers.mongo import collection, durably
 from notifications.admin_tables import labelled, outcome_counts
 from notifications.choices import DeliveryState
 from notifications.models import Notification, TradeEvent
+from notifications.statements import EVENT_INDEX
 
 READ_PER_STATE = 4_000
 """Alerts of each state whose deliveries are read; of a larger state it is a sample. All seven states take 28,000."""
@@ -52,7 +53,7 @@ def _deliveries(event_id: ObjectId, state: str) -> list[dict[str, Any]]:
         {"$unwind": "$deliveries"},
         {"$group": {"_id": {"channel": "$deliveries.channel", "state": "$deliveries.state"}, "count": {"$sum": 1}}},
     ]
-    return durably(lambda: list(collection(Notification).aggregate(pipeline, hint={"event_id": 1, "state": 1})))
+    return durably(lambda: list(collection(Notification).aggregate(pipeline, hint=EVENT_INDEX)))
 
 
 def channel_table(event: TradeEvent) -> SafeString:
