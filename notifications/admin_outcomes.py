@@ -18,8 +18,8 @@ from notifications.choices import DeliveryState
 from notifications.models import Notification, TradeEvent
 from notifications.statements import EVENT_INDEX
 
-READ_PER_STATE = 4_000
-"""Alerts of each state whose deliveries are read; of a larger state it is a sample. All seven states take 28,000."""
+READ_PER_STATE = 2_000
+"""Alerts of each state whose deliveries are read; of a larger state it is a sample. All seven states take 14,000."""
 
 
 @dataclass(slots=True)

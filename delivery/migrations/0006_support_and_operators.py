@@ -31,7 +31,8 @@ def make_groups(apps: Any, schema_editor: Any) -> None:
     for label in SUPPORT:
         config = apps.get_app_config(label)
         # A migration's apps have no module of models, and without one no permission would be made.
-        module, config.models_module = config.models_module, True
+        module = getattr(config, "models_module", None)
+        config.models_module = True
         create_permissions(config, apps=apps, verbosity=0, using=schema_editor.connection.alias)
         config.models_module = module
     for name, permissions in (("Support", SUPPORT), ("Operator", OPERATOR)):
