@@ -82,6 +82,9 @@ REASONS: Mapping[str, Explanation] = {
         "This channel is not set up here: its credentials are missing.",
         f"{ASK_OPERATORS} Meanwhile, {OTHER_CHANNEL}",
     ),
+    Reason.FOLLOWER_ERASED: Explanation(
+        "The follower was erased before this alert was sent.", "Nothing: nobody is left to tell."
+    ),
     Reason.ENDPOINT_INACTIVE: Explanation(
         "The address was switched off, or went to another person, before the alert was sent.",
         f"Ask the follower to open the app, which registers the device again, or {OTHER_CHANNEL}",

@@ -20,13 +20,15 @@ from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.stopping import is_stopping
-from followers import clock
+from followers import clock, erasures
 from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS
+from followers.clock import as_utc
 from followers.models import BUCKETS
 from followers.mongo import is_passing
 from notifications import statements as notifications
 from notifications.choices import EXITS
+from notifications.erasure import forget, traces
 from notifications.live import push_alerts
 
 logger = structlog.get_logger(__name__)
@@ -118,9 +120,21 @@ def _run(run: FanOut) -> None:
             if is_stopping():
                 raise WorkerStopsError
             _write_chunk(run, members)
+    _forget_erased(run)
     run.lease.keep()
     notifications.finish_shard(event["_id"], run.shard, clock.now(), run.written)
     batches.finish(run.lease.batch, clock.now())
+
+
+def _forget_erased(run: FanOut) -> None:
+    """Removes what was stored for followers who were erased since they were read.
+
+    Here, after all alerts are stored: an erasure that begins later finds them by itself (followers/erasures.py).
+    """
+    erased = {run.writer.notification_id(f): f for f in erasures.erased_since(as_utc(run.event["received_at"]))}
+    if erased:
+        for alert in traces(erased.keys()):
+            forget(erased[alert], [alert])
 
 
 def bucket_range(shard: int, shards: int) -> tuple[int, int]:

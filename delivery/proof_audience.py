@@ -66,7 +66,7 @@ class Debt:
     @property
     def short(self) -> int:
         """How many of the alerts that were written are not stored any more."""
-        return max(0, self.written - self.stored)
+        return max(0, self.written - self.event.get("alerts_erased", 0) - self.stored)
 
     def surely(self, follows: Sequence[Following]) -> list[Recipient]:
         """Those whom the fan-out must have read as following."""

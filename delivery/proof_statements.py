@@ -27,7 +27,7 @@ Document = dict[str, Any]
 
 EVENT_FIELDS = {
     "external_id": 1, "trader_id": 1, "executed_at": 1, "received_at": 1, "expires_at": 1, "state": 1, "shards": 1,
-    "shards_done": 1, "alerts_written": 1, "fanned_out_at": 1,
+    "shards_done": 1, "alerts_written": 1, "alerts_erased": 1, "fanned_out_at": 1,
 }  # fmt: skip
 FOLLOW_FIELDS = {"follower_id": 1, "since": 1, "ended_at": 1, "bucket": 1}
 ROW_FIELDS = {"event_id": 1, "event_key": 1, "state": 1, "wake_at": 1, "priority": 1}

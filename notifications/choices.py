@@ -105,6 +105,7 @@ class Reason(TextChoices):
     VALIDITY_OVER = "validity_over", "The alert's validity ran out before it could be sent"
     CHANNEL_OFF = "channel_off", "The channel has no credentials here"
     ENDPOINT_INACTIVE = "endpoint_inactive", "The address was deactivated before the alert was sent"
+    FOLLOWER_ERASED = "follower_erased", "The follower was erased before the alert was sent"
     LEASE_LOST = "lease_lost", "The worker that was sending it died; it is sent again under the same key"
     CRASHED_IN_SEND = "crashed_in_send", "The worker died while sending it; the vendor may have accepted it"
     NO_ANSWER = "no_answer", "The vendor did not answer; it may have accepted the alert"
