@@ -112,6 +112,9 @@ REASONS: Mapping[str, Explanation] = {
         "This system is in test mode: it sends only to the followers that its settings name.",
         "Nothing on a test system. On a real one, tell the operators at once: nobody is being sent anything.",
     ),
+    Reason.FOLLOWER_ERASED: Explanation(
+        "The follower was erased before this alert was sent.", "Nothing: nobody is left to tell."
+    ),
     Reason.ENDPOINT_INACTIVE: Explanation(
         "The address was switched off, or went to another person, before the alert was sent.",
         f"Ask the follower to open the app, which registers the device again, or {OTHER_CHANNEL}",

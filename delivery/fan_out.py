@@ -24,13 +24,15 @@ from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
 from delivery.stopping import is_stopping
 from delivery.update_alerts import listed, writer_for
-from followers import clock
+from followers import clock, erasures
 from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS
+from followers.clock import as_utc
 from followers.models import BUCKETS
 from followers.mongo import is_passing
 from notifications import statements as notifications
 from notifications.choices import EXITS
+from notifications.erasure import forget, traces
 from notifications.live import push_alerts
 from notifications.telemetry import FAN_OUT_SECONDS
 from notifications.update_events import is_update
@@ -119,6 +121,7 @@ def _run(run: FanOut) -> None:
         if is_stopping():
             raise WorkerStopsError
         _write_chunk(run, members)
+    _forget_erased(run)
     run.lease.keep()
     notifications.finish_shard(event["_id"], run.shard, clock.now(), run.written)
     batches.finish(run.lease.batch, clock.now())
@@ -132,6 +135,17 @@ def _audience(event: Document, shard: int) -> Iterator[list[followers.AudienceMe
     return followers.read_audience(
         event["trader_id"], buckets, event["received_at"], clock.now(), settings.FAN_OUT_CHUNK
     )
+
+
+def _forget_erased(run: FanOut) -> None:
+    """Removes what was stored for followers who were erased since they were read.
+
+    Here, after all alerts are stored: an erasure that begins later finds them by itself (followers/erasures.py).
+    """
+    erased = {run.writer.notification_id(f): f for f in erasures.erased_since(as_utc(run.event["received_at"]))}
+    if erased:
+        for alert in traces(erased.keys()):
+            forget(erased[alert], [alert])
 
 
 def bucket_range(shard: int, shards: int) -> tuple[int, int]:

@@ -95,6 +95,7 @@ def event_document(
         "shards": shards,
         "shards_done": [],
         "alerts_written": 0,
+        "alerts_erased": 0,
         "fanned_out_at": now if state is FanOutState.DONE else None,
         "alerts_pruned_at": None,
     }

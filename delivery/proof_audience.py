@@ -67,7 +67,7 @@ class Debt:
     @property
     def short(self) -> int:
         """How many of the alerts that were written are not stored any more."""
-        return max(0, self.written - self.stored)
+        return max(0, self.written - self.event.get("alerts_erased", 0) - self.stored)
 
     def surely(self, follows: Sequence[Following]) -> list[Recipient]:
         """Those whom the fan-out must have read as following."""
@@ -135,7 +135,7 @@ def look_for_alerts(
         return
     ledger = Ledger(tally, session)
     for debt, recipients in named:
-        ledger.expect(debt, recipients)
+        ledger.expect(debt, statements.still_followers(recipients, session))
     _expect_posts(debts, ledger, session)
     for trader, owed in debts.items():
         for chunk in statements.follows_of(trader, session):
@@ -151,7 +151,7 @@ def look_for_alerts(
 
 def _named_debts(
     events: Sequence[Document], stored: dict[ObjectId, int], now: datetime
-) -> list[tuple[Debt, Sequence[Recipient]]]:
+) -> list[tuple[Debt, Sequence[ObjectId]]]:
     """What updates owe to the followers whom they name, as far as the shards are done; nobody is in doubt."""
     return [
         (

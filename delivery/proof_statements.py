@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 EVENT_FIELDS = {
     "external_id": 1, "trader_id": 1, "executed_at": 1, "received_at": 1, "expires_at": 1, "state": 1, "shards": 1,
-    "shards_done": 1, "alerts_written": 1, "fanned_out_at": 1, "alerts_pruned_at": 1,
+    "shards_done": 1, "alerts_written": 1, "alerts_erased": 1, "fanned_out_at": 1, "alerts_pruned_at": 1,
 }  # fmt: skip
 EVENT_MODELS: tuple[type[TradeEvent | Update], ...] = (TradeEvent, Update)
 FOLLOW_FIELDS = {"follower_id": 1, "since": 1, "ended_at": 1, "bucket": 1}
@@ -121,6 +121,12 @@ def community_channels(trader_ids: Sequence[ObjectId], session: ClientSession) -
     """The active community channels of these traders. Index: followers_endpoint (trader_id)."""
     query = {"trader_id": {"$in": list(trader_ids)}, "active": True}
     return list(collection(Endpoint).find(query, {"trader_id": 1, "registered_at": 1}, session=session))
+
+
+def still_followers(ids: Sequence[ObjectId], session: ClientSession) -> list[ObjectId]:
+    """Those who have not been erased since. Index: followers_follower (_id), which covers it."""
+    found = collection(Follower).find({"_id": {"$in": list(ids)}}, {"_id": 1}, session=session)
+    return [follower["_id"] for follower in found]
 
 
 def count_stored(ids: list[ObjectId], session: ClientSession) -> int:

@@ -137,6 +137,7 @@ def _document(draft: Draft, now: datetime) -> Document:
         "shards": _shard_count(trader, len(known)),
         "shards_done": [],
         "alerts_written": 0,
+        "alerts_erased": 0,
         "fanned_out_at": now if nobody else None,
         "alerts_pruned_at": None,
     }

@@ -113,6 +113,7 @@ class Reason(TextChoices):
     SMS_DAILY_CAP = "sms_daily_cap", "The follower has had as many SMS today as one person is sent in a day"
     TEST_MODE = "test_mode", "This system is in test mode and sends only to named followers"
     ENDPOINT_INACTIVE = "endpoint_inactive", "The address was deactivated before the alert was sent"
+    FOLLOWER_ERASED = "follower_erased", "The follower was erased before the alert was sent"
     LEASE_LOST = "lease_lost", "The worker that was sending it died; it is sent again under the same key"
     CRASHED_IN_SEND = "crashed_in_send", "The worker died while sending it; the vendor may have accepted it"
     NO_ANSWER = "no_answer", "The vendor did not answer; it may have accepted the alert"

@@ -76,6 +76,9 @@ class TradeEvent(models.Model):
     alerts_written = models.PositiveIntegerField(
         null=True, blank=True, help_text="How many alerts the finished shards have written; so many must be stored."
     )
+    alerts_erased = models.PositiveIntegerField(
+        default=0, help_text="How many of them went with their followers (notifications/erasure.py)."
+    )
     fanned_out_at = models.DateTimeField(null=True, blank=True)
     alerts_pruned_at = models.DateTimeField(
         null=True, blank=True, help_text="Since then its finished alerts may be gone, as the retention settings say."
@@ -140,6 +143,9 @@ class Update(models.Model):
     shards = models.PositiveSmallIntegerField(default=1)
     shards_done = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
     alerts_written = models.PositiveIntegerField(null=True, blank=True)
+    alerts_erased = models.PositiveIntegerField(
+        default=0, help_text="How many of them went with their followers (notifications/erasure.py)."
+    )
     fanned_out_at = models.DateTimeField(null=True, blank=True)
     alerts_pruned_at = models.DateTimeField(null=True, blank=True, help_text="Since then alerts of it may be gone.")
 

@@ -4,13 +4,14 @@ from django.urls import re_path
 
 from followers.api import audience
 from followers.api.views import NothingHere
-from notifications.api import alerts, person, views
+from notifications.api import alerts, erasure, person, views
 
 ENTRY = r"^inbox/(?P<entry_id>[0-9a-f]{24})"
 
 urlpatterns = [
     re_path(r"^traders/?$", audience.TradersView.as_view()),
     re_path(r"^followers/?$", audience.FollowersView.as_view()),
+    re_path(r"^followers/(?P<external_id>.{1,128}?)/?$", erasure.FollowerEraseView.as_view()),
     re_path(r"^follows/?$", audience.FollowsView.as_view()),
     re_path(r"^follows/(?P<trader_id>[^/]{1,128})/(?P<follower_id>[^/]{1,128})/?$", audience.FollowView.as_view()),
     re_path(r"^endpoints/?$", audience.EndpointsView.as_view()),
