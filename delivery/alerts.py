@@ -59,7 +59,6 @@ class AlertWriter:
         """The id of an exit that came after this entry; then nothing of it is sent."""
         self._common = _common_fields(event)
         self._wishes = Wishes(event)
-        self._sizing_common = _common_sizing(event)
         self._id_of = notification_id_maker(event["executed_at"], event["external_id"])
 
     def alerts_for(
@@ -98,6 +97,10 @@ class AlertWriter:
 
     def notification_id(self, follower: ObjectId | None) -> ObjectId:
         return self._id_of(follower or community_of(self._event["trader_id"]))
+
+    @cached_property
+    def _sizing_common(self) -> Document:
+        return _common_sizing(self._event)
 
     @cached_property
     def _sizer(self) -> Sizer:

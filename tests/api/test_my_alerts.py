@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from delivery.follower_words import BY_REASON, BY_STATE
 from devstack.vendors.client import Sandbox
 from followers.mongo import collection
@@ -11,6 +13,8 @@ from notifications.choices import DeliveryState, Reason
 from notifications.models import Notification
 from tests.api.conftest import as_follower, code_of
 from tests.pipeline import world
+
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def detail(follower: Any, alert: dict[str, Any]) -> Any:
@@ -93,6 +97,12 @@ def test_what_was_not_sent_comes_in_pages_by_the_index(vendors: Sandbox) -> None
 
 
 def test_every_reason_and_state_has_words_for_the_follower() -> None:
-    ours = {Reason.LEASE_LOST, Reason.CRASHED_IN_SEND, Reason.NO_ANSWER, Reason.ATTEMPTS_EXHAUSTED}
-    assert set(BY_REASON) == {reason.value for reason in Reason} - {reason.value for reason in ours}
+    ours = {
+        Reason.FOLLOWER_ERASED,
+        Reason.LEASE_LOST,
+        Reason.CRASHED_IN_SEND,
+        Reason.NO_ANSWER,
+        Reason.ATTEMPTS_EXHAUSTED,
+    }
+    assert set(BY_REASON) == {reason.value for reason in Reason} - told_otherwise
     assert set(BY_STATE) == {state.value for state in DeliveryState}

@@ -184,7 +184,8 @@ def test_a_lost_alert_of_an_update_is_a_gap_and_a_failed_fan_out_can_be_run_agai
     assert finding["event_id"] == "update:U-1"
 
     collection(Update).update_one(
-        {"_id": update["_id"]}, {"$set": {"state": "pending", "shards_done": [], "fanned_out_at": None}}
+        {"_id": update["_id"]},
+        {"$set": {"state": "pending", "shards_done": [], "alerts_written": 0, "fanned_out_at": None}},
     )
     notifications.fail_event(update["_id"])
     assert stored(update)["state"] == "failed"
