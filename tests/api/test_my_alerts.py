@@ -97,12 +97,6 @@ def test_what_was_not_sent_comes_in_pages_by_the_index(vendors: Sandbox) -> None
 
 
 def test_every_reason_and_state_has_words_for_the_follower() -> None:
-    ours = {
-        Reason.FOLLOWER_ERASED,
-        Reason.LEASE_LOST,
-        Reason.CRASHED_IN_SEND,
-        Reason.NO_ANSWER,
-        Reason.ATTEMPTS_EXHAUSTED,
-    }
+    told_otherwise = {"follower_erased", "lease_lost", "crashed_in_send", "no_answer", "attempts_exhausted"}
     assert set(BY_REASON) == {reason.value for reason in Reason} - told_otherwise
     assert set(BY_STATE) == {state.value for state in DeliveryState}
