@@ -183,6 +183,8 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
         removed += notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
     gone = {entry for _, entry in removed}
     _push([e for e in alerts.entries if e["_id"] not in gone and e["_id"] not in known], removed)
+    # Before the hints: from here on a worker may deliver, while the rest of the shard is still being written.
+    logger.info("Alerts stored.", shard=run.shard, alerts=len(alerts.notifications), batches=len(alerts.batches))
     send_hints(alerts.batches)
     run.written += len(alerts.notifications)
 
