@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Document = dict[str, Any]
-HISTORIES = 1_000
+HISTORIES = int(os.environ.get("HISTORIES", "500"))
 PER_BATCH = 50  # So many histories, each with a trader of its own, share one pass through the pipeline.
 
 
