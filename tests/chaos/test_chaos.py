@@ -85,7 +85,9 @@ def test_without_dispatch_due_the_suite_fails(tmp_path: Path) -> None:
     assert status == 1, printed
     worker = chaos.rounds["worker"]
     assert worker["recovered_after"] is None
-    assert len(worker["verdict"]["lost"]) >= worker["in_flight"] > 0
+    # Sends were in flight, and alerts are named: one alert may have had several of them.
+    assert worker["in_flight"] > 0
+    assert worker["verdict"]["lost"]
     assert "FAILED" in printed
 
 
