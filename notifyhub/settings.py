@@ -7,6 +7,7 @@ from os import getuid
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from corsheaders.defaults import default_headers
 from pymongo.uri_parser import parse_uri
@@ -92,8 +93,10 @@ AUTH_PASSWORD_VALIDATORS = [
 MONGODB_URL = env.url("MONGODB_URL", {"mongodb", "mongodb+srv"})
 try:
     _mongodb = parse_uri(MONGODB_URL)
-except OSError as error:
-    raise ImproperlyConfigured(f"MONGODB_URL names a file that cannot be read: {error.filename}.") from None
+except OSError:
+    # The TLS library does not always say which one.
+    _files = [value for name, value in parse_qsl(urlsplit(MONGODB_URL).query) if name.lower().endswith("file")]
+    raise ImproperlyConfigured(f"MONGODB_URL names a file that cannot be read: {', '.join(_files)}.") from None
 except Exception:
     # Not the driver's own words: they can quote the password.
     raise ImproperlyConfigured("MONGODB_URL is not a MongoDB connection string that the driver can read.") from None
