@@ -8,9 +8,8 @@ from django.utils.safestring import SafeString
 
 from delivery import admin_review_page as page
 from delivery.admin_timeline import alert_timeline
-from delivery.explanations import explain
 from delivery.models import ReviewItem
-from delivery.why_not import delivery_in_words
+from delivery.why_not import in_sentences
 from followers import clock
 from followers.admin_base import link
 from followers.admin_endpoints import masked_addresses
@@ -30,10 +29,8 @@ class ExplainedAlertAdmin(NotificationAdmin):
 
     @admin.display(description="In words")
     def in_words(self, alert: Notification) -> SafeString:
-        if alert.deliveries:
-            words = [delivery_in_words(d.channel, d.state, d.error_code) for d in alert.deliveries]
-        else:
-            words = [f"It was skipped. {explain('', alert.sizing.reason if alert.sizing else '').what}"]
+        deliveries = [(d.channel, d.state, d.error_code) for d in alert.deliveries]
+        words = in_sentences(deliveries, alert.sizing.reason if alert.sizing else "")
         lines = format_html_join("", "<p>{}</p>", ((line,) for line in words))
         if alert.review is None:
             return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -70,11 +71,16 @@ def why(follower: Follower, term: str) -> Answer:
 
 
 def what_became(alert: Document) -> list[str]:
-    """A stored alert in sentences: one about the whole, if it was skipped, else one a delivery."""
-    reason = (alert["sizing"] or {}).get("reason")
-    if not alert["deliveries"]:
-        return [f"It was skipped. {explain('', reason or '').what}"]
-    return [delivery_in_words(d["channel"], d["state"], d["error_code"]) for d in alert["deliveries"]]
+    """A stored alert in sentences."""
+    deliveries = [(d["channel"], d["state"], d["error_code"]) for d in alert["deliveries"]]
+    return in_sentences(deliveries, (alert["sizing"] or {}).get("reason") or "")
+
+
+def in_sentences(deliveries: Sequence[tuple[str, str, str]], reason: str) -> list[str]:
+    """One about the whole, if it was skipped, else one a delivery (channel, state, error code)."""
+    if not deliveries:
+        return [f"It was skipped. {explain('', reason).what}"]
+    return [delivery_in_words(*delivery) for delivery in deliveries]
 
 
 def delivery_in_words(channel: str, state: str, code: str) -> str:

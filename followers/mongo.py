@@ -6,8 +6,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
+from bson import ObjectId
 from django.db import connection
 from django.db.models import Model
 from pymongo import WriteConcern
@@ -18,6 +20,9 @@ from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure, PyM
 from followers.outage import MONGODB
 
 T = TypeVar("T")
+Document = dict[str, Any]
+Position = tuple[datetime, ObjectId]
+"""Of a row in a list by time: when it was made, and its id."""
 
 DUPLICATE_KEY = 11000
 REPEAT_FOR_SECONDS = 30.0
@@ -109,3 +114,11 @@ def insert_missing(target: Collection[dict[str, Any]], documents: list[dict[str,
         return []
 
     return durably(insert)
+
+
+def older_than(position: Position | None) -> Document:
+    """What comes after `position`, as a query on an index that ends in (created_at, _id)."""
+    if position is None:
+        return {}
+    at, last = position
+    return {"created_at": {"$lte": at}, "$or": [{"created_at": {"$lt": at}}, {"_id": {"$lt": last}}]}

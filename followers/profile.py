@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from followers import preferences
+from followers import preferences, statements
 from followers.choices import Channel
 from followers.encryption import address_hash
 from followers.models import Endpoint, Follower
@@ -65,7 +65,8 @@ def sign_off_address(follower_id: ObjectId, now: datetime, channel: Channel | st
 
 
 def _sign_off(mine: Document, now: datetime) -> bool:
-    change = {"$set": {"active": False, "deactivated_reason": REMOVED, "deactivated_at": now}}
-    if durably(lambda: collection(Endpoint).update_one({**mine, "active": True}, change)).matched_count:
-        return True
-    return durably(lambda: collection(Endpoint).find_one(mine, {"_id": 1})) is not None
+    found = durably(lambda: collection(Endpoint).find_one(mine, {"registered_at": 1}))
+    if found is None:
+        return False
+    statements.deactivate_endpoint(found["_id"], found["registered_at"], REMOVED, now)
+    return True

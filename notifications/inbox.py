@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from bson import ObjectId
 
 from followers.choices import Channel
-from followers.mongo import collection, durably
+from followers.mongo import Position, collection, durably, older_than
 from notifications.choices import DeliveryState
 from notifications.models import InAppEntry, Notification
 from notifications.statements import change_deliveries, ended
@@ -38,16 +38,14 @@ def newest(follower_id: ObjectId, now: datetime, limit: int) -> list[Document]:
 
 
 def page(
-    follower_id: ObjectId, now: datetime, limit: int, after: tuple[datetime, ObjectId] | None, since: datetime | None
+    follower_id: ObjectId, now: datetime, limit: int, after: Position | None, since: datetime | None
 ) -> list[Document]:
     """Entries newest first, from the one after (created_at, _id) on; with `since`, only those made later than it.
 
     Index: notifications_inappentry (follower_id, created_at, _id).
     """
-    made: Document = {**({"$lte": after[0]} if after else {}), **({"$gt": since} if since else {})}
-    query = {**_visible(follower_id, now), **({"created_at": made} if made else {})}
-    if after:
-        query["$or"] = [{"created_at": {"$lt": after[0]}}, {"_id": {"$lt": after[1]}}]
+    later: Document = {"created_at": {"$gt": since}} if since else {}
+    query = {**_visible(follower_id, now), "$and": [older_than(after), later]}
     rows = collection(InAppEntry)
     return _patiently(
         lambda: list(rows.find(query).sort([("created_at", -1), ("_id", -1)]).hint(INBOX_INDEX).limit(limit))
@@ -123,11 +121,7 @@ def acknowledge(follower_id: ObjectId, notification_id: ObjectId, now: datetime)
 
 def mark_read(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
     """unread → read; what was read before keeps its time. Returns whether the follower has such an entry."""
-    mine = {"_id": entry_id, "follower_id": follower_id}
-    unread = {**mine, "read_at": None}
-    if _patiently(lambda: collection(InAppEntry).update_one(unread, {"$set": {"read_at": now}})).matched_count:
-        return True
-    return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
+    return _change_once(follower_id, entry_id, "read_at", now)
 
 
 def mark_unread(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
@@ -138,9 +132,14 @@ def mark_unread(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> boo
 
 def archive(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
     """In the inbox → archived, once. Returns whether the follower has such an entry."""
+    return _change_once(follower_id, entry_id, "archived_at", now)
+
+
+def _change_once(follower_id: ObjectId, entry_id: ObjectId, field: str, now: datetime) -> bool:
+    """Sets a time that is not set yet. Returns whether the follower has such an entry."""
     mine = {"_id": entry_id, "follower_id": follower_id}
-    shown = {**mine, "archived_at": None}
-    if _patiently(lambda: collection(InAppEntry).update_one(shown, {"$set": {"archived_at": now}})).matched_count:
+    unset = {**mine, field: None}
+    if _patiently(lambda: collection(InAppEntry).update_one(unset, {"$set": {field: now}})).matched_count:
         return True
     return _patiently(lambda: collection(InAppEntry).find_one(mine, {"_id": 1})) is not None
 
@@ -149,32 +148,27 @@ def mark_many_read(
     follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
 ) -> list[ObjectId]:
     """unread → read, of these entries or of all made up to `before`. Returns those that were unread."""
-    return _change_many(follower_id, {"read_at": None}, {"read_at": now}, now, ids, before)
+    return _change_many(follower_id, "read_at", now, ids, before)
 
 
 def archive_many(
     follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
 ) -> list[ObjectId]:
     """In the inbox → archived, of these entries or of all made up to `before`. Returns those that left it."""
-    return _change_many(follower_id, {"archived_at": None}, {"archived_at": now}, now, ids, before)
+    return _change_many(follower_id, "archived_at", now, ids, before)
 
 
 def _change_many(
-    follower_id: ObjectId,
-    state: Document,
-    change: Document,
-    now: datetime,
-    ids: Collection[ObjectId] | None,
-    before: datetime | None,
+    follower_id: ObjectId, field: str, now: datetime, ids: Collection[ObjectId] | None, before: datetime | None
 ) -> list[ObjectId]:
-    """Index: _id, or notifications_inappentry (follower_id, created_at, _id)."""
+    """Sets a time that is not set yet. Index: _id, or notifications_inappentry (follower_id, created_at, _id)."""
     which: Document = {"_id": {"$in": list(ids)}} if ids is not None else {"created_at": {"$lte": before}}
-    query = {**_visible(follower_id, now), **which, **state}
+    query = {**_visible(follower_id, now), **which, field: None}
     hint = "_id_" if ids is not None else INBOX_INDEX
     found = _patiently(lambda: [entry["_id"] for entry in collection(InAppEntry).find(query, {"_id": 1}, hint=hint)])
     if found:
-        these = {"_id": {"$in": found}, **state}
-        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": change}))
+        these = {"_id": {"$in": found}, field: None}
+        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": {field: now}}))
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -13,7 +12,7 @@ from pymongo.cursor import Cursor
 from followers.addresses import mask_address
 from followers.encryption import UnknownKeyError, decrypt
 from followers.models import Follower, Trader
-from followers.mongo import collection, durably
+from followers.mongo import Position, collection, durably, older_than
 from followers.statements import addresses
 from notifications.choices import NotificationState
 from notifications.models import InAppEntry, Notification, TradeEvent
@@ -43,12 +42,12 @@ class Wanted:
         return self.state in COMMON_STATES and self.follower is None and self.event is None
 
 
-def page(wanted: Wanted, after: tuple[datetime, ObjectId] | None, limit: int) -> list[Document]:
+def page(wanted: Wanted, after: Position | None, limit: int) -> list[Document]:
     """The alerts that `found` finds."""
     return durably(lambda: list(found(wanted, after, limit)), PATIENCE_SECONDS)
 
 
-def found(wanted: Wanted, after: tuple[datetime, ObjectId] | None, limit: int) -> Cursor[Document]:
+def found(wanted: Wanted, after: Position | None, limit: int) -> Cursor[Document]:
     """The alerts after the one made at that time with that id; the newest first, those of an event by their ids.
 
     Index: notifications_notification (follower_id, created_at, _id); (event_id, state, _id); of a trader
@@ -65,13 +64,10 @@ def found(wanted: Wanted, after: tuple[datetime, ObjectId] | None, limit: int) -
     by_time = wanted.follower is not None or (wanted.trader is not None and wanted.event is None)
     if wanted.event is not None and wanted.state is None and not by_time:
         query["state"] = {"$in": NotificationState.values}  # Each in the index's order, merged: nothing is sorted.
-    if after is not None:
-        at, last = after
-        query |= (
-            {"created_at": {"$lte": at}, "$or": [{"created_at": {"$lt": at}}, {"_id": {"$lt": last}}]}
-            if by_time
-            else {"_id": {"$lt": last}}
-        )
+    if by_time:
+        query |= older_than(after)
+    elif after is not None:
+        query["_id"] = {"$lt": after[1]}
     order = NEWEST if by_time else {"_id": -1}
     return collection(Notification).find(query).sort(order).hint(_index(wanted)).limit(limit)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bson import ObjectId
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -15,8 +15,8 @@ from followers import clock
 from followers.api import cursors
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import problems
-from followers.mongo import collection, durably
+from followers.api.schema import PAGED, problems
+from followers.mongo import Position, collection, durably, older_than
 from notifications import inbox
 from notifications.api.views import FollowerView
 from notifications.explained import explained
@@ -63,10 +63,7 @@ class NotSentView(FollowerView):
         operation_id="not_sent",
         tags=["Follower"],
         summary="What was not sent to me, and why; the newest first",
-        parameters=[
-            OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
-            OpenApiParameter("cursor", str, description="From `next` of the page before."),
-        ],
+        parameters=[*PAGED],
         responses={200: serializers.NotSentPageSerializer, **problems(400)},
     )
     def get(self, request: Request) -> Response:
@@ -75,7 +72,7 @@ class NotSentView(FollowerView):
         return Response(cursors.page(request, rows, limit, [_not_sent(row) for row in rows]))
 
 
-def not_sent(follower_id: ObjectId, after: cursors.Position | None, limit: int) -> list[Document]:
+def not_sent(follower_id: ObjectId, after: Position | None, limit: int) -> list[Document]:
     """A follower's alerts of which something did not reach them.
 
     Index: notifications_notification (follower_id, created_at, _id); it reads one follower's alerts and no others.
@@ -87,7 +84,7 @@ def not_sent(follower_id: ObjectId, after: cursors.Position | None, limit: int) 
             {"sizing.reason": {"$gt": ""}},
         ],
     }
-    wanted = {"$and": [query, cursors.older_than(after)]}
+    wanted = {"$and": [query, older_than(after)]}
 
     def read() -> list[Document]:
         found = collection(Notification).find(wanted, hint=NEWEST_OF_FOLLOWER)

@@ -14,9 +14,9 @@ from rest_framework.utils.urls import replace_query_param
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
 from followers.clock import as_utc
+from followers.mongo import Position
 
 Document = dict[str, Any]
-Position = tuple[datetime, ObjectId]
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
@@ -51,14 +51,6 @@ def limit_of(request: Request) -> int:
 def position_of(request: Request) -> Position | None:
     text = request.query_params.get("cursor")
     return decode(text) if text is not None else None
-
-
-def older_than(position: Position | None) -> Document:
-    """What comes after `position`, as a query on an index that ends in (created_at, _id)."""
-    if position is None:
-        return {}
-    at, last = position
-    return {"created_at": {"$lte": at}, "$or": [{"created_at": {"$lt": at}}, {"_id": {"$lt": last}}]}
 
 
 def page(request: Request, rows: list[Document], limit: int, results: list[Any]) -> Document:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from followers.api.errors import MEDIA_TYPE
 
 NO_BODY = OpenApiResponse(description="Done.")
+PAGED = (
+    OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
+    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+)
+"""What a list in pages takes (followers/api/cursors.py)."""
+
 EVERY_CALL = (401, 406, 429, 500, 503)
 BODY = (400, 413, 415)
 """A call that reads a body."""

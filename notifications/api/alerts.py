@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from followers.api import cursors
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import problems
+from followers.api.schema import PAGED, problems
 from followers.api.views import ServiceView
 from followers.choices import Scope
 from followers.clock import as_utc
@@ -62,8 +62,7 @@ class AlertsView(ServiceView):
                 enum=NotificationState.values,
                 description="pending, delivered and skipped only together with follower_id or event_id.",
             ),
-            OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
-            OpenApiParameter("cursor", str, description="From `next` of the page before."),
+            *PAGED,
         ],
         responses={200: serializers.AlertPageSerializer, **problems(400, 403)},
         examples=[OpenApiExample("A page", {"next": None, "results": [EXAMPLE]}, response_only=True)],

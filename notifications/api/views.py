@@ -5,7 +5,7 @@ Every change is told to the follower's connected sockets, so that tabs and devic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from followers.api import cursors
 from followers.api.authentication import IsKnown
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import NO_BODY, POSTED, problems
+from followers.api.schema import NO_BODY, PAGED, POSTED, problems
 from followers.api.views import ApiView, ServiceView
 from followers.choices import Scope
 from followers.models import Follower
@@ -45,8 +45,7 @@ class InboxView(FollowerView):
         tags=["Inbox"],
         summary="The inbox, newest first",
         parameters=[
-            OpenApiParameter("limit", int, description="1 to 100; 10 by default."),
-            OpenApiParameter("cursor", str, description="`next` of the page before."),
+            *PAGED,
             OpenApiParameter("since", datetime, description="Only what was made after it."),
         ],
         responses={200: serializers.InboxPageSerializer, **problems(400)},
@@ -76,21 +75,30 @@ class InboxCountView(FollowerView):
         return Response({"unread": count}, headers={"ETag": etag})
 
 
+Tell = Callable[[ObjectId, Sequence[ObjectId], datetime], None]
+"""Tells a follower's sockets what became of entries at a time."""
+
+
+def _tell_unread(follower: ObjectId, entries: Sequence[ObjectId], now: datetime) -> None:
+    live.push_read(follower, entries, None)
+
+
+def _tell_archived(follower: ObjectId, entries: Sequence[ObjectId], now: datetime) -> None:
+    live.push_archived(follower, entries)
+
+
 class EntryChangeView(FollowerView):
     """PATCH on one entry; `change` is one of the inbox's functions."""
 
     change: Callable[[ObjectId, ObjectId, datetime], bool]
+    tell: Tell
 
     def patch(self, request: Request, entry_id: str) -> Response:
-        follower, entry, now = request.user.follower_id, ObjectId(entry_id), clock.now()
-        if not type(self).change(follower, entry, now):
+        kind, follower, entry, now = type(self), request.user.follower_id, ObjectId(entry_id), clock.now()
+        if not kind.change(follower, entry, now):
             raise ProblemError(ErrorCode.NOT_FOUND)
-        self.tell(follower, entry, now)
+        kind.tell(follower, [entry], now)
         return Response(status=204)
-
-    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
-        """Tells the follower's sockets."""
-        raise NotImplementedError
 
 
 _ENTRY: dict[str, Any] = {
@@ -103,17 +111,13 @@ _ENTRY: dict[str, Any] = {
 @extend_schema_view(patch=extend_schema(operation_id="inbox_entry_read", summary="unread → read", **_ENTRY))
 class EntryReadView(EntryChangeView):
     change = staticmethod(inbox.mark_read)
-
-    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
-        live.push_read(follower, [entry], now)
+    tell = staticmethod(live.push_read)
 
 
 @extend_schema_view(patch=extend_schema(operation_id="inbox_entry_unread", summary="read → unread", **_ENTRY))
 class EntryUnreadView(EntryChangeView):
     change = staticmethod(inbox.mark_unread)
-
-    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
-        live.push_read(follower, [entry], None)
+    tell = staticmethod(_tell_unread)
 
 
 @extend_schema_view(
@@ -121,48 +125,47 @@ class EntryUnreadView(EntryChangeView):
 )
 class EntryArchiveView(EntryChangeView):
     change = staticmethod(inbox.archive)
-
-    def tell(self, follower: ObjectId, entry: ObjectId, now: datetime) -> None:
-        live.push_archived(follower, [entry])
+    tell = staticmethod(_tell_archived)
 
 
-class InboxReadView(FollowerView):
-    @extend_schema(
-        operation_id="inbox_read",
-        tags=["Inbox"],
-        summary="Marks many as read: by ids, or all up to a time",
-        request=serializers.ReadSerializer,
-        responses={200: serializers.ReadCountSerializer, **problems(*POSTED)},
-        examples=[OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
-    )
+class ManyChangeView(FollowerView):
+    """POST on many entries, by ids or up to a time; `change` gives those that it has changed."""
+
+    change: Callable[..., list[ObjectId]]
+    tell: Tell
+
     def post(self, request: Request) -> Response:
         wanted = serializers.ReadSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
-        follower = request.user.follower_id
-        now = clock.now()
-        changed = inbox.mark_many_read(follower, now, **wanted.validated_data)
+        kind, follower, now = type(self), request.user.follower_id, clock.now()
+        changed = kind.change(follower, now, **wanted.validated_data)
         if changed:
-            live.push_read(follower, changed, now)
+            kind.tell(follower, changed, now)
         return Response({"changed": len(changed)})
 
 
-class InboxArchiveView(FollowerView):
-    @extend_schema(
-        operation_id="inbox_archive",
-        tags=["Inbox"],
-        summary="Archives many: by ids, or all up to a time",
-        request=serializers.ReadSerializer,
-        responses={200: serializers.ReadCountSerializer, **problems(*POSTED)},
-        examples=[OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
-    )
-    def post(self, request: Request) -> Response:
-        wanted = serializers.ReadSerializer(data=request.data)
-        wanted.is_valid(raise_exception=True)
-        follower = request.user.follower_id
-        changed = inbox.archive_many(follower, clock.now(), **wanted.validated_data)
-        if changed:
-            live.push_archived(follower, changed)
-        return Response({"changed": len(changed)})
+_MANY: dict[str, Any] = {
+    "tags": ["Inbox"],
+    "request": serializers.ReadSerializer,
+    "responses": {200: serializers.ReadCountSerializer, **problems(*POSTED)},
+    "examples": [OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
+}
+
+
+@extend_schema_view(
+    post=extend_schema(operation_id="inbox_read", summary="Marks many as read: by ids, or all up to a time", **_MANY)
+)
+class InboxReadView(ManyChangeView):
+    change = staticmethod(inbox.mark_many_read)
+    tell = staticmethod(live.push_read)
+
+
+@extend_schema_view(
+    post=extend_schema(operation_id="inbox_archive", summary="Archives many: by ids, or all up to a time", **_MANY)
+)
+class InboxArchiveView(ManyChangeView):
+    change = staticmethod(inbox.archive_many)
+    tell = staticmethod(_tell_archived)
 
 
 class EntryAckView(FollowerView):
