@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from delivery.choices import BreakerStatus
-from delivery.guards.calls import WINDOW_SECONDS, Counts
+from delivery.guards.calls import LATELY_SECONDS, WINDOW_SECONDS, Counts
 
 MIN_CALLS = 20
 """Fewer calls in the window say nothing."""
@@ -46,24 +46,27 @@ class State:
         return cls(**{**known, "status": BreakerStatus(stored["status"])})
 
 
-def judge(state: State, counts: Counts, now: float, first_pause_seconds: float) -> State:
-    """closed → open where the window speaks against the vendor; otherwise as it was.
+def judge(state: State, counts: Counts, lately: Counts, now: float, first_pause_seconds: float) -> State:
+    """closed → open where the window speaks against the vendor, or the newest part of it without a good answer between;
+    otherwise as it was.
 
     Parameters:
-      counts: Of the window's part since the breaker closed.
+      counts, lately: Of the window, and of its last LATELY_SECONDS; both only since the breaker closed.
     """
-    if state.status is not BreakerStatus.CLOSED or counts.calls < MIN_CALLS:
+    if state.status is not BreakerStatus.CLOSED:
         return state
-    if counts.bad <= BAD_SHARE * counts.calls:
-        return state
-    return opened(state, now, first_pause_seconds, describe(counts))
+    if counts.calls >= MIN_CALLS and counts.bad > BAD_SHARE * counts.calls:
+        return opened(state, now, first_pause_seconds, describe(counts, WINDOW_SECONDS))
+    if lately.calls >= MIN_CALLS and lately.bad == lately.calls:
+        return opened(state, now, first_pause_seconds, describe(lately, LATELY_SECONDS))
+    return state
 
 
-def describe(counts: Counts) -> str:
+def describe(counts: Counts, seconds: int) -> str:
     """The counts in words, for staff."""
     parts = [f"{counts.failed} failed"] if counts.failed else []
     parts += [f"{counts.slow} slow or unanswered"] if counts.slow else []
-    return f"{' and '.join(parts) or 'none bad'} of {counts.calls} calls within {WINDOW_SECONDS} s"
+    return f"{' and '.join(parts) or 'none bad'} of {counts.calls} calls within {seconds} s"
 
 
 def opened(state: State, now: float, pause_seconds: float, reason: str) -> State:

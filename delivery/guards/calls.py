@@ -11,6 +11,9 @@ from delivery.channels.base import Outcome, Result
 
 WINDOW_SECONDS = 10
 """Calls older than this say nothing about the vendor any more."""
+LATELY_SECONDS = 4
+"""The newest part of the window: a vendor that answers nothing any more shows here while the window is still full of
+what it answered before."""
 
 FAILURES = frozenset({Outcome.RETRY, Outcome.MISCONFIGURED, Outcome.UNKNOWN})
 """Outcomes that speak against the vendor. A refusal of one message or address does not: the vendor is well."""

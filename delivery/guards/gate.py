@@ -16,7 +16,7 @@ from delivery.channels.base import Channel, Outcome, Result
 from delivery.choices import BreakerStatus
 from delivery.guards import breaker
 from delivery.guards.breaker import State
-from delivery.guards.calls import Calls
+from delivery.guards.calls import Calls, Counts
 from delivery.guards.holds import WHOLE_CHANNEL, Holds
 from delivery.guards.rates import Later, RateLimit, Turn
 from delivery.guards.shared import Shared, decoded, encoded
@@ -197,9 +197,9 @@ class Gate:
         if self.state != State():
             await self._move(lambda state: state, tell_anyway=True)
 
-    async def open_if_bad(self, counts: breaker.Counts) -> None:
+    async def open_if_bad(self, counts: Counts, lately: Counts) -> None:
         """closed → open where the calls since it closed speak against the vendor."""
-        await self._move(lambda state: breaker.judge(state, counts, time.time(), self.first_pause_seconds))
+        await self._move(lambda state: breaker.judge(state, counts, lately, time.time(), self.first_pause_seconds))
 
     async def trip(self, reason: str) -> None:
         """closed → open at once, for what no count would show."""

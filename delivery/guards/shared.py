@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from delivery.guards.breaker import State
-from delivery.guards.calls import WINDOW_SECONDS, Counts
+from delivery.guards.calls import LATELY_SECONDS, WINDOW_SECONDS, Counts
 
 logger = structlog.get_logger(__name__)
 
@@ -25,15 +25,16 @@ WORKER_SECONDS = 5
 """A worker that was not heard of for so long does not count among those that share a rate."""
 KEPT_SECONDS = 86_400
 
-# KEYS: the workers' set, then a prefix per channel. ARGV: this worker, now (epoch seconds), window, seconds a worker
-# counts, then per channel: calls, failed, slow, throttled, the number of holds, and endpoint and end of each.
-# Returns the number of workers, then per channel: the four counts, the state (JSON), the holds (who, until, …).
+# KEYS: the workers' set, then a prefix per channel. ARGV: this worker, now (epoch seconds), window, its newest part,
+# seconds a worker counts, then per channel: calls, failed, slow, throttled, the number of holds, and endpoint and end
+# of each. Returns the number of workers, then per channel: the four counts of the window and the four of its newest part,
+# the state (JSON), the holds (who, until, …).
 EXCHANGE_SCRIPT = """
-local now, window = tonumber(ARGV[2]), tonumber(ARGV[3])
+local now, window, newest = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[4]))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[5]))
 redis.call('EXPIRE', KEYS[1], 60)
-local answer, at = {redis.call('ZCARD', KEYS[1])}, 5
+local answer, at = {redis.call('ZCARD', KEYS[1])}, 6
 for i = 2, #KEYS do
     local prefix = KEYS[i]
     local second = math.floor(now)
@@ -56,10 +57,14 @@ for i = 2, #KEYS do
     redis.call('ZREMRANGEBYSCORE', holds, '-inf', now)
     local state = redis.call('GET', prefix .. ':state')
     local since = state and math.floor(cjson.decode(state)['since']) or 0
-    local sums = {0, 0, 0, 0}
+    local sums = {0, 0, 0, 0, 0, 0, 0, 0}
     for s = math.max(second - window + 1, since + 1), second do
         local counts = redis.call('HMGET', prefix .. ':calls:' .. s, 'calls', 'failed', 'slow', 'throttled')
-        for n = 1, 4 do sums[n] = sums[n] + tonumber(counts[n] or 0) end
+        for n = 1, 4 do
+            local count = tonumber(counts[n] or 0)
+            sums[n] = sums[n] + count
+            if s > second - newest then sums[n + 4] = sums[n + 4] + count end
+        end
     end
     answer[#answer + 1] = sums
     answer[#answer + 1] = state or ''
@@ -90,6 +95,7 @@ class Heard:
     """What all workers say of one channel."""
 
     counts: Counts
+    lately: Counts  # Of the last LATELY_SECONDS.
     state: bytes  # As it is stored, for a compare-and-set; empty = nobody has stored one.
     holds: dict[str, float]
 
@@ -123,7 +129,7 @@ class Shared:
     async def exchange(self, told: Sequence[Told], now: float) -> list[Heard]:
         """Tells what happened here and hears what happened everywhere. Raises redis.RedisError."""
         keys = [f"{settings.QUEUE_NAMESPACE}:workers", *(_prefix(name) for name in self._names)]
-        args: list[str | int | float] = [self._worker, now, WINDOW_SECONDS, WORKER_SECONDS]
+        args: list[str | int | float] = [self._worker, now, WINDOW_SECONDS, LATELY_SECONDS, WORKER_SECONDS]
         for one in told:
             args += [one.counts.calls, one.counts.failed, one.counts.slow, one.counts.throttled, len(one.holds)]
             args += [word for held in one.holds.items() for word in held]
@@ -169,4 +175,4 @@ def _prefix(name: str) -> str:
 
 def _heard(counts: list[int], state: bytes, holds: list[bytes]) -> Heard:
     held = {who.decode(): float(until) for who, until in zip(holds[::2], holds[1::2], strict=True)}
-    return Heard(Counts(*counts), state, held)
+    return Heard(Counts(*counts[:4]), Counts(*counts[4:]), state, held)

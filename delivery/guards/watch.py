@@ -12,7 +12,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from delivery.choices import BreakerStatus
-from delivery.guards.calls import Counts
+from delivery.guards.calls import LATELY_SECONDS, Counts
 from delivery.guards.gate import Gate
 from delivery.guards.holds import WHOLE_CHANNEL
 from delivery.guards.shared import Shared, Told
@@ -69,12 +69,13 @@ class Watch:
         for gate in self._gates:
             gate.calls.note_slow()
         counts = await self._exchange()
-        for gate, counted in zip(self._gates, counts, strict=True):
-            await gate.open_if_bad(counted)
+        for gate, (counted, lately) in zip(self._gates, counts, strict=True):
+            await gate.open_if_bad(counted, lately)
             self._hold_if_throttled(gate)
 
-    async def _exchange(self) -> list[Counts]:
-        """The calls that all workers counted since each breaker closed; this process's own while Redis is away."""
+    async def _exchange(self) -> list[tuple[Counts, Counts]]:
+        """The calls that all workers counted since each breaker closed, within the window and lately; this process's
+        own while Redis is away."""
         told = [Told(gate.calls.take_unsaid(), gate.holds.take_unsaid()) for gate in self._gates]
         try:
             heard = await self._shared.exchange(told, time.time())
@@ -83,7 +84,7 @@ class Watch:
                 gate.calls.give_back(one.counts)
                 gate.holds.give_back(one.holds)
             REDIS.away(error, meanwhile="each worker goes by the calls of its own")
-            return [gate.calls.window(gate.state.since) for gate in self._gates]
+            return [self._own(gate) for gate in self._gates]
         REDIS.back()
         for gate, one_heard in zip(self._gates, heard, strict=True):
             gate.holds.heard(one_heard.holds, time.time())
@@ -93,7 +94,12 @@ class Watch:
                 await gate.share_own_state()
             if gate.limit is not None:
                 gate.limit.workers = self._shared.workers
-        return [one_heard.counts for one_heard in heard]
+        return [(one_heard.counts, one_heard.lately) for one_heard in heard]
+
+    @staticmethod
+    def _own(gate: Gate) -> tuple[Counts, Counts]:
+        since = gate.state.since
+        return gate.calls.window(since), gate.calls.window(max(since, time.time() - LATELY_SECONDS))
 
     def _hold_if_throttled(self, gate: Gate) -> None:
         """Where most answers are 429s, sending on only earns more of them."""

@@ -34,15 +34,31 @@ def half_open(now: float = NOW + PAUSE) -> State:
     ],
 )
 def test_opens_above_the_share_of_bad_calls_and_not_below(counts: Counts, opens: bool) -> None:
-    state = judge(State(), counts, NOW, PAUSE)
+    state = judge(State(), counts, Counts(), NOW, PAUSE)
     assert (state.status is BreakerStatus.OPEN) == opens
     if opens:
         assert (state.since, state.probe_at) == (NOW, NOW + PAUSE)
         assert f"of {counts.calls} calls" in state.reason
 
 
+@pytest.mark.parametrize(
+    ("lately", "opens"),
+    [
+        (Counts(calls=20, slow=15, failed=5), True),
+        (Counts(calls=19, slow=19), False),
+        (Counts(calls=200, slow=199), False),  # One good answer, and the window's share decides.
+    ],
+)
+def test_opens_at_once_where_nothing_is_answered_any_more_though_much_was_before(lately: Counts, opens: bool) -> None:
+    state = judge(State(), Counts(calls=5_000, slow=lately.slow, failed=lately.failed), lately, NOW, PAUSE)
+    assert (state.status is BreakerStatus.OPEN) == opens
+    if opens:
+        assert state.reason == "5 failed and 15 slow or unanswered of 20 calls within 4 s"
+
+
 def test_open_breaker_is_not_judged_again() -> None:
-    assert judge(OPEN, Counts(calls=100, failed=100), NOW + 1, PAUSE) == OPEN
+    bad = Counts(calls=100, failed=100)
+    assert judge(OPEN, bad, bad, NOW + 1, PAUSE) == OPEN
 
 
 def test_no_probe_before_the_pause_is_over() -> None:

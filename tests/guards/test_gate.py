@@ -16,10 +16,11 @@ from delivery.channels.base import Channel, Outcome, Result
 from delivery.channels.policy import ChannelPolicy
 from delivery.choices import BreakerStatus
 from delivery.guards.breaker import PROBES, State
+from delivery.guards.calls import Counts
 from delivery.guards.gate import Gate, Permit, Refusal
 from delivery.guards.holds import WHOLE_CHANNEL
 from delivery.guards.rates import RateLimit
-from delivery.guards.shared import Shared, connect, live_states
+from delivery.guards.shared import Heard, Shared, Told, connect, live_states
 from delivery.guards.watch import Watch
 from followers.choices import Channel as Name
 from tests.web.private_redis import PrivateRedis
@@ -45,13 +46,13 @@ class Worker:
     """One process's gate and watch."""
 
     def __init__(self, client: async_redis.Redis, name: str, policy: ChannelPolicy, threads: int) -> None:
-        shared = Shared(client, [NAME], name)
+        self.shared = Shared(client, [NAME], name)
         rate = policy.rate_per_second
         self.changes: list[tuple[BreakerStatus, BreakerStatus]] = []
         self.forced: dict[str, BreakerStatus] = {}
         limit = RateLimit(client, NAME, rate) if rate else None
-        self.gate = Gate(Vendor(policy), shared, limit, threads, PAUSE, self._journal)
-        self.watch = Watch([self.gate], shared, lambda: self.forced)
+        self.gate = Gate(Vendor(policy), self.shared, limit, threads, PAUSE, self._journal)
+        self.watch = Watch([self.gate], self.shared, lambda: self.forced)
 
     def _journal(self, channel: Channel, before: State, after: State) -> None:
         self.changes.append((before.status, after.status))
@@ -130,6 +131,20 @@ async def test_calls_of_all_workers_count_together_and_all_of_them_stop(workers:
     assert isinstance(refusal, Refusal)
     assert refusal.until >= idle.gate.state.probe_at
     assert live_states([NAME])[NAME].status is BreakerStatus.OPEN
+
+
+async def test_workers_hear_what_was_counted_lately_beside_the_whole_window(workers: Workers) -> None:
+    one, two = workers(), workers()
+
+    async def tell(worker: Worker, counts: Counts, now: float) -> Heard:
+        (heard,) = await worker.shared.exchange([Told(counts, {})], now)
+        return heard
+
+    await tell(one, Counts(calls=1_000), 100.0)
+    await tell(two, Counts(calls=10, slow=10), 102.9)
+    heard = await tell(one, Counts(calls=12, slow=12), 104.5)
+    assert (heard.counts, heard.lately) == (Counts(calls=1_022, slow=22), Counts(calls=22, slow=22))
+    assert (await tell(one, Counts(), 107.0)).lately == Counts(calls=12, slow=12)
 
 
 async def test_probes_are_few_over_all_workers_and_close_it_for_all(workers: Workers) -> None:
