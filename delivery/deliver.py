@@ -20,6 +20,7 @@ from delivery.channels.receipts import Reference
 from delivery.guards.gate import Permit, Refusal
 from delivery.lease import Lease, claim
 from delivery.outcomes import end_unsent, let_go, patch_for, repeat_is_undecided, repeatable
+from delivery.right_of_way import claim_way, give_way_async, is_claimed
 from delivery.sending import Planned, send_batch
 from delivery.statements import Patch
 from delivery.stopping import is_stopping
@@ -43,7 +44,7 @@ EMPTY_LOOK_SECONDS, EMPTY_LOOK_MAX_SECONDS = 2, 60
 
 async def deliver_batch(batch_id: ObjectId) -> None:
     """Sends one batch. Whatever happens, its rows end in a true state or wake up again."""
-    head = await asyncio.to_thread(batches.batch_head, batch_id)
+    head, must_wait = await asyncio.to_thread(_look, batch_id)
     if head is None or head["token"] is not None:
         return
     vendor = open_vendor(head["channel"])
@@ -61,12 +62,23 @@ async def deliver_batch(batch_id: ObjectId) -> None:
             logger.debug("A batch waits.", channel=head["channel"], reason=admitted.reason)
             await _postpone(batch_id, datetime.fromtimestamp(admitted.until, UTC))
             return
+        if must_wait:
+            await give_way_async(head["priority"])
         taken = await asyncio.to_thread(_take, batch_id, vendor.channel)
         if taken is None:
             await vendor.gate.probes_unused(admitted.probes or 0)
             return
         structlog.contextvars.bind_contextvars(correlation_id=taken.lease.batch["correlation_id"])
         await _deliver(taken, vendor, admitted)
+
+
+def _look(batch_id: ObjectId) -> tuple[Document | None, bool]:
+    """What must be known before the claim, and whether a critical alert goes first; all in one visit to a thread."""
+    head = batches.batch_head(batch_id)
+    if head is None:
+        return None, False
+    claim_way(head["priority"])
+    return head, is_claimed(head["priority"])
 
 
 async def _postpone(batch_id: ObjectId, until: datetime) -> None:

@@ -22,6 +22,7 @@ from delivery.alerts import Alerts, AlertWriter
 from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
+from delivery.right_of_way import claim_way, give_way
 from delivery.stopping import is_stopping
 from delivery.update_alerts import listed, writer_for
 from followers import clock, erasures
@@ -71,6 +72,7 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
         return None
     structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
     started = time.perf_counter()
+    claim_way(lease.batch["priority"])
     try:
         run = _begin(lease)
         _run(run)
@@ -163,6 +165,7 @@ def _post_to_community(run: FanOut) -> None:
 
 
 def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
+    give_way(run.event["priority"])
     _look_for_exit(run)
     ids = [run.writer.notification_id(m.follower["_id"]) for m in members] if run.rerun else []
     known = _known(run, ids)
@@ -174,18 +177,24 @@ def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
 
 def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set[ObjectId]) -> None:
     """Writes one chunk, in the order that leaves no gap: batches, then the rows that name them, then inboxes."""
+    priority = run.event["priority"]
+    claim_way(priority)
+    give_way(priority)
     run.lease.keep()
     batches.insert_batches(alerts.batches)
     telemetry.stored(alerts.notifications, notifications.insert_notifications(alerts.notifications))
+    logger.info("Alerts stored.", shard=run.shard, alerts=len(alerts.notifications), batches=len(alerts.batches))
+    # From here on a worker may deliver, while the inboxes and the rest of the shard are still being written.
+    claim_way(priority)
+    send_hints(alerts.batches)
+    give_way(priority)
+    run.lease.keep()
     notifications.insert_entries(alerts.entries)
     removed = _withdraw_if_closed(run, alerts)
     if follower_ids:
         removed += notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
     gone = {entry for _, entry in removed}
     _push([e for e in alerts.entries if e["_id"] not in gone and e["_id"] not in known], removed)
-    # Before the hints: from here on a worker may deliver, while the rest of the shard is still being written.
-    logger.info("Alerts stored.", shard=run.shard, alerts=len(alerts.notifications), batches=len(alerts.batches))
-    send_hints(alerts.batches)
     run.written += len(alerts.notifications)
 
 

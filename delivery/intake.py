@@ -28,6 +28,7 @@ from delivery.intake_documents import (
     milliseconds,
     rejected_document,
 )
+from delivery.right_of_way import claim_way
 from delivery.statements import insert_batches, shard_batch
 from followers import clock
 from followers.statements import audience_size_up_to, traders_by_external_id
@@ -94,6 +95,7 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
     for message, result in read:
         if isinstance(result, AcceptedEvent):
             _tell_received(message, result)
+            claim_way(result.event.priority)
     outcomes, batches = store_accepted([result for _, result in read if isinstance(result, AcceptedEvent)], now)
     rejected = [(message, result) for message, result in read if isinstance(result, Rejection)]
     if rejected:

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
-import redis
 from bson import ObjectId
 from django.conf import settings
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from followers.outage import REDIS
 from followers.preferences import zone_of
+from followers.redis_client import client
 from notifications.choices import EXITS, Priority
 
 Document = dict[str, Any]
@@ -64,7 +61,7 @@ def over_cap(rows: Sequence[tuple[Document, Document, Document]], now: datetime)
         keys.append(f"{settings.QUEUE_NAMESPACE}:sms_day:{follower['_id']}:{day.isoformat()}")
         is_critical = row["action"] in EXITS or row["priority"] == Priority.CRITICAL
         arguments += [f"{row['_id']}:{delivery['endpoint']}", int(is_critical)]
-    count = _client(settings.REDIS_URL).register_script(COUNT_SCRIPT)
+    count = client(TIMEOUT_SECONDS).register_script(COUNT_SCRIPT)
     try:
         allowed = count(keys=keys, args=[settings.SMS_DAILY_CAP, KEPT_SECONDS, *arguments])
     except RedisError as error:
@@ -72,10 +69,3 @@ def over_cap(rows: Sequence[tuple[Document, Document, Document]], now: datetime)
         return set()
     REDIS.back()
     return {row["_id"] for (row, _, _), is_allowed in zip(rows, allowed, strict=True) if not is_allowed}
-
-
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0)
-    )

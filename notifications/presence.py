@@ -8,7 +8,6 @@ hears. Redis's own clock counts, so that the hosts' clocks need not agree.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
 from itertools import islice
 
 import redis
@@ -17,10 +16,10 @@ from django.conf import settings
 from redis import asyncio as async_redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from followers.redis_client import TIMEOUT_SECONDS, client
 
 KEY = "notifyhub:presence"
-TIMEOUT_SECONDS = 2.0
 CHUNK = 2_000  # Members per script call: a script blocks Redis while it runs, and Lua unpacks at most some 8,000.
 
 # KEYS: the set. ARGV: seconds, then members. Returns 1 if the first member was not there (any more), else 0.
@@ -54,7 +53,7 @@ def connected(follower_ids: Collection[ObjectId]) -> set[ObjectId]:
 
     Costs the smaller of: the sockets that are open, the followers asked about. Raises redis.RedisError.
     """
-    script = _client(settings.REDIS_URL).register_script(CONNECTED_SCRIPT)
+    script = client(retries=1).register_script(CONNECTED_SCRIPT)
     found: set[bytes] = set()
     for chunk in _chunks([follower.binary for follower in follower_ids]):
         found.update(script(keys=[KEY], args=chunk))
@@ -99,10 +98,3 @@ def _chunks(members: list[bytes]) -> Iterator[list[bytes]]:
     rest = iter(members)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
-
-
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1)
-    )

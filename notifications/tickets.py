@@ -10,19 +10,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import UTC, datetime
-from functools import lru_cache
+from typing import Any
 
-import redis
 from bson import ObjectId
-from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from followers import clock
+from followers.redis_client import client
 from notifications.tokens import Claims, TokenError, TokenErrorCode
 
 TICKET_SECONDS = 30
-TIMEOUT_SECONDS = 2.0
 PREFIX = "notifyhub:ws-ticket:"
 
 
@@ -30,17 +26,17 @@ def issue(claims: Claims) -> str:
     """A ticket for the follower whose token was verified; its socket ends with that token. Raises redis.RedisError."""
     ticket = secrets.token_urlsafe(32)
     value = f"{claims.follower_id} {claims.expires_at.timestamp()}"
-    _client(settings.REDIS_URL).set(_key(ticket), value, ex=TICKET_SECONDS)
+    client().set(_key(ticket), value, ex=TICKET_SECONDS)
     return ticket
 
 
 def redeem(ticket: str) -> Claims:
     """issued → used: whoever comes second finds nothing. Raises TokenError and redis.RedisError."""
     # GETDEL must not be repeated after a lost answer, for it may have been carried out; so this client never retries.
-    value = _client(settings.REDIS_URL).getdel(_key(ticket))
+    value: Any = client().getdel(_key(ticket))
     if value is None:
         raise TokenError(TokenErrorCode.TICKET_INVALID)
-    follower, expires_at = str(value).split(" ")
+    follower, expires_at = value.decode().split(" ")
     claims = Claims(ObjectId(follower), datetime.fromtimestamp(float(expires_at), UTC))
     if claims.expires_at <= clock.now():
         raise TokenError(TokenErrorCode.EXPIRED)
@@ -49,14 +45,3 @@ def redeem(ticket: str) -> Claims:
 
 def _key(ticket: str) -> str:
     return PREFIX + hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )

@@ -26,7 +26,7 @@ def _empty_collections(self: Any) -> None:
     What the workers share in Redis goes as well: a breaker that one test opened would hold up the next.
     """
     with redis.Redis.from_url(django_settings.REDIS_URL) as client:
-        for pattern in ("guard", "rate", "workers"):
+        for pattern in ("guard", "rate", "workers", "idempotency"):
             if keys := list(client.scan_iter(f"{django_settings.QUEUE_NAMESPACE}:{pattern}*", count=1_000)):
                 client.delete(*keys)
     for name in database().list_collection_names():
@@ -45,6 +45,13 @@ def _quick_teardown() -> Iterator[None]:
 def _quick_passwords() -> Iterator[None]:
     """Hashing a password as slowly as it should be takes a second, at each admin test."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_right_of_way() -> Iterator[None]:
+    """A test that works off a critical trade and then another one in its own process would wait in between."""
+    with override_settings(RIGHT_OF_WAY_MS=0):
         yield
 
 

@@ -27,8 +27,8 @@ KEPT_SECONDS = 86_400
 
 # KEYS: the workers' set, then a prefix per channel. ARGV: this worker, now (epoch seconds), window, its newest part,
 # seconds a worker counts, then per channel: calls, failed, slow, throttled, the number of holds, and endpoint and end
-# of each. Returns the number of workers, then per channel: the four counts of the window and the four of its newest part,
-# the state (JSON), the holds (who, until, …).
+# of each. Returns the number of workers, then per channel: the window's four counts and those of its newest part, the
+# state (JSON), the holds (who, until, …).
 EXCHANGE_SCRIPT = """
 local now, window, newest = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 redis.call('ZADD', KEYS[1], now, ARGV[1])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
-import redis
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
+from followers.redis_client import client
 
 KEPT_SECONDS = 86_400
 UNDER_WAY_SECONDS = 60
@@ -31,7 +30,7 @@ class Claim:
     def keep(self, response: Response) -> None:
         """Stores the rendered answer; after an error of ours, the request may be tried again."""
         if response.status_code >= 500:
-            _client(settings.REDIS_URL).delete(self.name)
+            client().delete(self.name)
             return
         kept = {
             "fingerprint": self.fingerprint,
@@ -39,7 +38,7 @@ class Claim:
             "type": response["Content-Type"],
             "body": response.content.decode(),
         }
-        _client(settings.REDIS_URL).set(self.name, orjson.dumps(kept), ex=KEPT_SECONDS)
+        client().set(self.name, orjson.dumps(kept), ex=KEPT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +58,12 @@ def claim(request: Request) -> Claim | Kept | None:
     if not (1 <= len(key) <= 128 and key.isascii() and key.isprintable()):
         raise ProblemError(ErrorCode.INVALID_IDEMPOTENCY_KEY)
     hashed = hashlib.sha256(f"{request.user.throttle_name}\n{key}".encode()).hexdigest()
-    name = f"{settings.QUEUE_NAMESPACE}:rate:idempotency:{hashed}"
+    name = f"{settings.QUEUE_NAMESPACE}:idempotency:{hashed}"
     body = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.body).hexdigest()
-    client = _client(settings.REDIS_URL)
-    if client.set(name, orjson.dumps({"fingerprint": body}), nx=True, ex=UNDER_WAY_SECONDS):
+    redis = client()
+    if redis.set(name, orjson.dumps({"fingerprint": body}), nx=True, ex=UNDER_WAY_SECONDS):
         return Claim(name, body)
-    found: Any = client.get(name)
+    found: Any = redis.get(name)
     kept: dict[str, Any] = (
         orjson.loads(found) if found else {"fingerprint": body}
     )  # Gone in between: as good as under way.
@@ -73,8 +72,3 @@ def claim(request: Request) -> Claim | Kept | None:
     if "status" not in kept:
         raise ProblemError(ErrorCode.REQUEST_IN_PROGRESS, headers={"Retry-After": "1"})
     return Kept(kept["status"], kept["type"], orjson.loads(kept["body"]) if kept["body"] else None)
-
-
-@lru_cache(maxsize=1)
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3)

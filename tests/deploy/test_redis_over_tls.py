@@ -15,7 +15,7 @@ import trustme
 from delivery.broker import WakingRedisBroker, make_broker
 from delivery.guards import shared
 from devstack.stack import Stack
-from notifications import presence
+from followers.redis_client import client
 from notifyhub import admin_login, health
 from notifyhub.channel_layer import ChannelLayer
 
@@ -87,10 +87,10 @@ async def test_live_push(rediss_url: str) -> None:
 
 async def test_guards_and_presence(rediss_url: str, settings: Any) -> None:
     settings.REDIS_URL = rediss_url
-    client = shared.connect()
-    assert await client.ping()
-    await client.aclose()
-    assert presence._client(rediss_url).ping()
+    guards = shared.connect()
+    assert await guards.ping()
+    await guards.aclose()
+    assert client().ping()
     health._check_redis()
 
 
