@@ -1,0 +1,346 @@
+"""The platform's own JWTs as followers' tokens: what is let through, what is not, and what its keys cost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from django.test import Client
+from pymongo.errors import AutoReconnect
+from websockets.exceptions import ConnectionClosed
+
+from followers import clock, erasures
+from followers.models import Follower
+from notifications import platform_keys, tokens
+from notifications.consumers import SUBPROTOCOL
+from notifications.erasure import erase
+from notifications.platform_keys import PlatformKeysAwayError
+from notifications.tokens import TokenError, TokenErrorCode, verify
+from tests.web.platform import AUDIENCE, ISSUER, WAIT_SECONDS, Platform, private_key, public_jwk, resigned
+from tests.web.server import App, Server, app, raw_socket
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+COUNT = "/api/v1/inbox/count"
+
+
+@pytest.fixture
+def platform(settings: Any, ann: Follower) -> Iterator[Platform]:
+    """A platform that signs for F-ann, and the settings that trust it."""
+    started = Platform()
+    settings.PLATFORM_JWKS_URL = started.url
+    settings.PLATFORM_JWT_ISSUER = ISSUER
+    settings.PLATFORM_JWT_AUDIENCE = AUDIENCE
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Stops the clock, and moves it by so much at each call."""
+    now = [clock.now()]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+
+    def move(by: timedelta) -> None:
+        now[0] += by
+
+    return move
+
+
+def refused(token: str) -> TokenErrorCode:
+    with pytest.raises(TokenError) as error:
+        verify(token)
+    return error.value.code
+
+
+# --- Whose tokens -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("algorithm", platform_keys.ALGORITHMS)
+def test_the_platforms_token_names_its_follower_and_its_end(platform: Platform, ann: Follower, algorithm: str):
+    end = clock.now().replace(microsecond=0) + timedelta(hours=1)
+
+    claims = verify(platform.token(algorithm, exp=end))
+
+    assert (claims.follower_id, claims.expires_at) == (ann.pk, end)
+
+
+def test_the_follower_may_be_in_another_claim(platform: Platform, bob: Follower, settings):
+    settings.PLATFORM_JWT_FOLLOWER_CLAIM = "https://platform.example/follower"
+
+    assert verify(platform.token(**{"https://platform.example/follower": "F-bob"})).follower_id == bob.pk
+    assert refused(platform.token()) is TokenErrorCode.INVALID
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "https://login.platform.example"},
+        {"iss": None},
+        {"iss": tokens.ISSUER},
+        {"aud": "somebody-else"},
+        {"aud": [tokens.AUDIENCE]},
+        {"aud": None},
+        {"exp": None},
+        {"exp": "soon"},
+        {"exp": 1e300},
+        {"nbf": 32_503_680_000},
+        {"nbf": "soon"},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": 17},
+        {"kid": None},
+        {"kid": "x" * 5_000},
+        {"number": 2, "kid": "RS256-1"},
+        {"algorithm": "ES256", "kid": "RS256-1"},
+        {"algorithm": "PS256", "kid": "RS256-1"},
+    ],
+    ids=str,
+)
+def test_a_token_with_anything_wrong_is_refused(platform: Platform, changes: dict[str, Any]):
+    nobody = changes.get("sub") == ""
+
+    assert refused(platform.token(**changes)) is (TokenErrorCode.FOLLOWER_UNKNOWN if nobody else TokenErrorCode.INVALID)
+
+
+def test_a_token_that_begins_within_the_minute_is_good_already(platform: Platform, ann: Follower):
+    assert verify(platform.token(nbf=clock.now() + timedelta(seconds=30))).follower_id == ann.pk
+
+
+def test_a_token_is_over_when_its_time_is(platform: Platform, pass_time):
+    token = platform.token(exp=clock.now() + timedelta(minutes=1))
+    verify(token)
+    pass_time(timedelta(minutes=1))
+
+    assert refused(token) is TokenErrorCode.EXPIRED
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256"])
+@pytest.mark.parametrize("form", ["PEM", "DER", "JWK"])
+def test_a_token_signed_with_the_public_key_as_a_secret_is_invalid(platform: Platform, algorithm: str, form: str):
+    public = private_key("RS256").public_key()
+    secret = (
+        json.dumps(public_jwk("RS256")).encode()
+        if form == "JWK"
+        else public.public_bytes(Encoding[form], PublicFormat.SubjectPublicKeyInfo)
+    )
+    for kid in ("RS256-1", None):
+        header = {"alg": algorithm, "typ": "JWT", **({"kid": kid} if kid else {})}
+
+        assert refused(resigned(platform.token(), header, secret)) is TokenErrorCode.INVALID
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256"])
+def test_a_secret_that_the_platform_publishes_by_mistake_opens_nothing(platform: Platform, algorithm: str):
+    platform.keys.append({"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0", "alg": "HS256", "kid": "oct"})
+    header = {"alg": algorithm, "kid": "oct"}
+
+    assert refused(resigned(platform.token(), header, b"secret-secret-secret-secret")) is TokenErrorCode.INVALID
+
+
+def test_an_unsigned_token_is_invalid(platform: Platform):
+    claims = jwt.decode(platform.token(), options={"verify_signature": False})
+
+    assert refused(jwt.encode(claims, "", "none", headers={"kid": "RS256-1"})) is TokenErrorCode.INVALID
+
+
+@pytest.mark.parametrize("algorithm", [["RS256"], {}, 1, None])
+def test_an_algorithm_that_is_no_word_is_invalid(platform: Platform, algorithm: Any):
+    assert refused(resigned(platform.token(), {"alg": algorithm, "kid": "RS256-1"}, b"")) is TokenErrorCode.INVALID
+
+
+def test_a_person_who_is_unknown_or_erased_is_told_so(platform: Platform, ann: Follower, bob: Follower):
+    assert refused(platform.token(sub="F-nobody")) is TokenErrorCode.FOLLOWER_UNKNOWN
+    erase("F-ann")
+    erasures.begin("F-bob", clock.now())
+
+    for erased in ("F-ann", f"erased:{ann.pk}", "F-bob"):
+        assert refused(platform.token(sub=erased)) is TokenErrorCode.FOLLOWER_UNKNOWN
+
+
+def test_without_an_address_only_our_own_tokens_are_taken(platform: Platform, ann: Follower, settings):
+    settings.PLATFORM_JWKS_URL = ""
+
+    assert refused(platform.token()) is TokenErrorCode.INVALID
+    assert verify(tokens.mint(ann)).follower_id == ann.pk
+    assert platform.asked == 0
+
+
+def test_our_own_tokens_need_no_platform(platform: Platform, ann: Follower):
+    assert verify(tokens.mint(ann)).follower_id == ann.pk
+    assert platform.asked == 0
+
+
+# --- The keys ---------------------------------------------------------------------------------------------------------
+def test_keys_are_fetched_once_for_many_tokens(platform: Platform, pass_time):
+    for algorithm in platform_keys.ALGORITHMS * 2:
+        verify(platform.token(algorithm))
+    pass_time(platform_keys.FRESH - timedelta(seconds=1))
+    verify(platform.token())
+
+    assert platform.asked == 1
+
+
+def test_a_new_key_is_found_and_a_withdrawn_one_forgotten(platform: Platform, ann: Follower, pass_time):
+    verify(platform.token())
+    pass_time(platform_keys.PAUSE)
+    platform.keys = [public_jwk("RS256", 2)]
+
+    assert verify(platform.token(number=2)).follower_id == ann.pk
+    assert platform.asked == 2
+    assert refused(platform.token()) is TokenErrorCode.INVALID
+
+
+def test_a_withdrawn_key_is_forgotten_though_nobody_shows_a_new_one(platform: Platform, pass_time):
+    verify(platform.token())
+    platform.keys = [public_jwk("RS256", 2)]
+    pass_time(platform_keys.FRESH)
+
+    assert refused(platform.token()) is TokenErrorCode.INVALID
+
+
+def test_made_up_key_ids_have_the_platform_asked_once_in_a_while(platform: Platform, pass_time):
+    for round_ in (1, 2, 3):
+        for number in range(20):
+            assert refused(platform.token(kid=f"made-up-{number}")) is TokenErrorCode.INVALID
+        assert platform.asked == round_
+        pass_time(platform_keys.PAUSE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"\xff\xfe", b"[]", b"{}", b'{"keys": []}', b'{"keys": {"kid": 1}}', b'{"keys": [1, null]}',
+     b'{"keys": [{"kty": "RSA", "alg": [], "kid": "RS256-1"}]}',
+     b'{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "RS256-1"}]}'],
+)  # fmt: skip
+def test_an_answer_without_a_usable_key_is_as_if_nobody_answered(platform: Platform, body: bytes):
+    platform.body = body
+
+    for _ in range(3):
+        with pytest.raises(PlatformKeysAwayError):
+            verify(platform.token())
+
+    assert platform.asked == 1
+
+
+def test_a_platform_that_is_away_is_asked_again_after_a_pause(platform: Platform, ann: Follower, pass_time):
+    platform.status = 500
+    for _ in range(3):
+        with pytest.raises(PlatformKeysAwayError):
+            verify(platform.token())
+    assert platform.asked == 1
+
+    platform.status = 200
+    pass_time(platform_keys.PAUSE)
+
+    assert verify(platform.token()).follower_id == ann.pk
+
+
+def test_known_keys_work_on_while_the_platform_is_away_for_a_day(platform: Platform, ann: Follower, pass_time):
+    verify(platform.token())
+    platform.stop()
+    for _ in range(3):
+        pass_time(platform_keys.FRESH)
+        assert verify(platform.token()).follower_id == ann.pk
+    with pytest.raises(PlatformKeysAwayError):
+        verify(platform.token(number=2))
+
+    pass_time(platform_keys.USABLE)
+
+    with pytest.raises(PlatformKeysAwayError):
+        verify(platform.token())
+
+
+def test_whoever_has_a_known_key_does_not_wait_for_a_platform_that_hangs(platform: Platform, ann: Follower, pass_time):
+    verify(platform.token())
+    platform.was_asked.clear()
+    platform.may_answer.clear()
+    pass_time(platform_keys.FRESH)
+    asking = threading.Thread(target=platform_keys.find, args=["made-up"])
+    asking.start()
+    assert platform.was_asked.wait(WAIT_SECONDS)
+
+    assert verify(platform.token()).follower_id == ann.pk
+
+    assert asking.is_alive()
+    platform.may_answer.set()
+    asking.join()
+
+
+# --- REST -------------------------------------------------------------------------------------------------------------
+def asked(client: Client, token: str) -> tuple[int, str | None]:
+    answer = client.get(COUNT, headers={"authorization": f"Bearer {token}"})
+    return answer.status_code, answer.json().get("code")
+
+
+def test_rest_takes_the_platforms_tokens_and_says_what_is_wrong_with_one(platform: Platform, client: Client):
+    past = clock.now() - timedelta(seconds=1)
+
+    assert asked(client, platform.token()) == (200, None)
+    assert asked(client, platform.token(exp=past)) == (401, "token_expired")
+    assert asked(client, platform.token(aud="somebody-else")) == (401, "token_invalid")
+    assert asked(client, platform.token(sub="F-nobody")) == (403, "follower_unknown")
+
+
+def test_rest_says_when_to_try_again_while_the_platform_is_away(platform: Platform, client: Client):
+    platform.stop()
+
+    answer = client.get(COUNT, headers={"authorization": f"Bearer {platform.token()}"})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "platform_unavailable")
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer["Retry-After"] == "10"
+
+
+# --- The socket -------------------------------------------------------------------------------------------------------
+async def closing(server: Server, token: str) -> tuple[int, str]:
+    async with raw_socket(server, [SUBPROTOCOL, token]) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await socket.recv()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+async def test_the_platforms_token_opens_the_socket_of_its_follower(server: Server, platform: Platform):
+    async with app(server, platform.token()) as phone:
+        assert await phone.everything_so_far() == []
+
+
+async def test_the_platforms_token_fetches_a_ticket(server: Server, platform: Platform, async_client: Any):
+    answer = await async_client.post("/api/v1/ws-ticket", headers={"authorization": f"Bearer {platform.token()}"})
+
+    async with raw_socket(server, [], path=f"/ws/inbox/?ticket={answer.json()['ticket']}") as socket:
+        assert await App(socket).hear() == {"type": "unread_count.changed", "count": 0}
+
+
+async def test_the_socket_ends_with_the_platforms_token(server: Server, platform: Platform):
+    token = platform.token(exp=clock.now().timestamp() + 0.7)
+
+    assert await closing(server, token) == (4401, "token_expired")
+
+
+async def test_the_socket_says_why_it_does_not_open(server: Server, platform: Platform):
+    assert await closing(server, platform.token(iss="somebody-else")) == (4401, "token_invalid")
+    assert await closing(server, platform.token(sub="F-nobody")) == (4403, "follower_unknown")
+    platform.stop()
+    assert await closing(server, platform.token(number=2)) == (4401, "token_invalid")  # Asked a moment ago.
+
+
+async def test_the_socket_asks_to_try_again_while_platform_or_database_are_away(
+    server: Server, platform: Platform, monkeypatch: pytest.MonkeyPatch
+):
+    platform.status = 500
+    assert await closing(server, platform.token()) == (1013, "platform_unavailable")
+
+    def away(external_id: str) -> None:
+        raise AutoReconnect("Gone.")
+
+    platform.status = 200
+    platform_keys._keys_at.cache_clear()
+    monkeypatch.setattr(erasures, "find_present", away)
+    assert await closing(server, platform.token()) == (1013, "unavailable")
