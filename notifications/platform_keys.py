@@ -35,8 +35,8 @@ class PlatformKeysAwayError(Exception):
 class PlatformKeys:
     """The keys at one address, by their ids (RFC 7517). Safe to use from any thread.
 
-    PyJWT's client fetches and reads them. What it lacks is done here: it forgets all keys when the address is away for
-    as long as it keeps them, asks an address that is away once per token, and has everybody wait while it asks.
+    PyJWT's client fetches and reads them. When and how often is decided here: by itself it would have no keys once its
+    cache runs out while the address is away, ask an address that is away for every token, and have everybody wait.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,11 +71,12 @@ class PlatformKeys:
             keys = {str(key.key_id): key for key in self._client.get_signing_keys() if key.algorithm_name in ALGORITHMS}
             if not keys:
                 raise jwt.PyJWKSetError(f"None of the keys is for {', '.join(ALGORITHMS)}.")
-        # The last four are what PyJWT lets through: a lost line, and an answer that is no key set.
+        # PyJWT lets some things through: a line that breaks off, and answers that are no key set.
         except (jwt.PyJWTError, OSError, HTTPException, ValueError, TypeError, AttributeError) as error:
             PLATFORM_KEYS.away(error)
         else:
-            self._keys, self._fetched_at = keys, now
+            # In this order, so that nobody finds a new key under the old time.
+            self._fetched_at, self._keys = now, keys
             PLATFORM_KEYS.back()
 
 

@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from followers import clock
+from notifications.tokens import TokenError, TokenErrorCode, verify
 
 ISSUER = "https://login.platform.example/"
 AUDIENCE = "notifyhub"
@@ -107,6 +109,13 @@ class Platform:
                 """Quiet."""
 
         return Handler
+
+
+def refused(token: str) -> TokenErrorCode:
+    """Why the token opens nothing."""
+    with pytest.raises(TokenError) as error:
+        verify(token)
+    return error.value.code
 
 
 def resigned(token: str, header: dict[str, Any], secret: bytes) -> str:
