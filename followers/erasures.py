@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from bson import ObjectId
 from django.conf import settings
@@ -21,6 +21,8 @@ from followers.models import Endpoint, Erasure, Follow, Follower
 from followers.mongo import REPEAT_FOR_SECONDS, collection, durably
 
 Document = dict[str, Any]
+
+PATIENCE_SECONDS = 3.0  # For what a person waits for.
 
 MARGIN = timedelta(seconds=REPEAT_FOR_SECONDS) + timedelta(minutes=5)
 """An erasure's time is taken before it is written, and by another host's clock."""
@@ -52,6 +54,18 @@ def begin(external_id: str, now: datetime) -> Document | None:
     return durably(
         lambda: collection(Erasure).find_one_and_update(mine, change, upsert=True, return_document=ReturnDocument.AFTER)
     )
+
+
+def find_present(external_id: str) -> ObjectId | None:
+    """The follower of this id; None = there is none, or one who is erased or being erased. For whoever waits for it.
+
+    Index: followers_follower (external_id); followers_erasure (_id).
+    """
+    query = {"external_id": external_id}
+    follower = durably(lambda: collection(Follower).find_one(query, {"_id": 1}), PATIENCE_SECONDS)
+    if follower is None or durably(lambda: collection(Erasure).find_one(follower, {"_id": 1}), PATIENCE_SECONDS):
+        return None
+    return cast(ObjectId, follower["_id"])
 
 
 def finish(erasure: Document, counts: dict[str, int], now: datetime) -> Document:

@@ -31,6 +31,7 @@ from notifications.frames import (
     Resume,
     Unread,
 )
+from notifications.platform_keys import PlatformKeysAwayError
 from notifications.sockets import Sockets, sockets_of_this_process
 
 P = ParamSpec("P")
@@ -83,7 +84,15 @@ class InboxConsumer(AsyncWebsocketConsumer):
         try:
             claims = await self._claims()
         except tokens.TokenError as error:
-            await self.close(CloseCode.UNAUTHORISED.value, error.code.value)
+            is_known = error.code is not tokens.TokenErrorCode.FOLLOWER_UNKNOWN
+            await self.close((CloseCode.UNAUTHORISED if is_known else CloseCode.FORBIDDEN).value, error.code.value)
+            return
+        except PlatformKeysAwayError:
+            await self.close(CloseCode.TRY_AGAIN_LATER.value, "platform_unavailable")
+            return
+        except PyMongoError as error:
+            MONGODB.away(error)
+            await self.close(CloseCode.TRY_AGAIN_LATER.value, ErrorCode.UNAVAILABLE.value)
             return
         self.follower_id = claims.follower_id
         seconds = (claims.expires_at - clock.now()).total_seconds()
@@ -92,10 +101,10 @@ class InboxConsumer(AsyncWebsocketConsumer):
         await self._sockets.add(self)
 
     async def _claims(self) -> tokens.Claims:
-        """Whose socket this is, by ticket or token. Raises TokenError, and RedisError for a ticket."""
+        """Whose socket this is, by ticket or token. Raises what `tickets.redeem` and `tokens.verify` do."""
         if ticket := parse_qs(self.scope["query_string"].decode("ascii", "replace")).get("ticket"):
             return await _in_thread(tickets.redeem)(ticket[0])
-        return tokens.verify(_offered_token(self.scope["subprotocols"]))
+        return await _in_thread(tokens.verify)(_offered_token(self.scope["subprotocols"]))
 
     async def disconnect(self, code: int) -> None:
         await self._forget()

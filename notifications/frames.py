@@ -71,7 +71,7 @@ class CloseCode(IntEnum):
     """Why the server ends a socket; `label` says what the app does. docs/api.md and asyncapi.yaml list them."""
 
     UNAUTHORISED = 4401, "token_expired, token_invalid or ticket_invalid: get a new token, connect, resume"
-    FORBIDDEN = 4403, "origin_not_allowed: this site may not open an inbox; do not try again"
+    FORBIDDEN = 4403, "origin_not_allowed or follower_unknown: not for this site or person; do not try again"
     SILENT = 4408, "silent: you had begun to ping and stopped; connect and resume"
     TRY_AGAIN_LATER = 1013, "a server is away: connect again after a pause, and resume"
 

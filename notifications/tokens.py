@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
 
 import jwt
 from bson import ObjectId
 from django.conf import settings
 
-from followers import clock
+from followers import clock, erasures
 from followers.models import Follower
+from notifications import platform_tokens
 
 ALGORITHM = "HS256"
 ISSUER = "notifyhub"
@@ -27,7 +27,8 @@ class TokenErrorCode(StrEnum):
     """Stable words: apps act on them."""
 
     EXPIRED = "token_expired"  # It was good; get a new one.
-    INVALID = "token_invalid"  # Missing, malformed, not ours, or not for this use.
+    INVALID = "token_invalid"  # Missing, malformed, not ours nor the platform's, or not for this use.
+    FOLLOWER_UNKNOWN = "follower_unknown"  # The platform's, and good; but we know no follower of that id.
     TICKET_INVALID = "ticket_invalid"  # Used, too old, or never issued; a token gets another.
 
 
@@ -66,26 +67,39 @@ def mint(follower: Follower) -> str:
 
 
 def verify(token: str) -> Claims:
-    """Checks signature, issuer, audience and lifetime. Raises TokenError."""
+    """Checks signature, issuer, audience and lifetime; of a token of the platform's, whether we know the follower too.
+
+    The latter may ask the network and the database. Raises TokenError, PlatformKeysAwayError and PyMongoError.
+    """
     try:
-        claims = jwt.decode(
-            token,
-            _key_of(token),
-            [ALGORITHM],  # Named, so that a token cannot choose a weaker one (RFC 8725, 3.1).
-            audience=AUDIENCE,
-            issuer=ISSUER,
-            # The lifetime is compared below, with the clock that tests move.
-            options={"require": ["exp", "iat", "sub", "iss", "aud"], "verify_exp": False, "verify_iat": False},
-        )
-        verified = _claims(claims)
-    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
+        claims = _platforms(token) if platform_tokens.is_one(token) else _ours(token)
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
         raise TokenError(TokenErrorCode.INVALID) from error
-    if verified.expires_at <= clock.now():
+    if claims.expires_at <= clock.now():
         raise TokenError(TokenErrorCode.EXPIRED)
-    return verified
+    return claims
 
 
-def _claims(claims: dict[str, Any]) -> Claims:
+def _platforms(token: str) -> Claims:
+    """One of the platform's, which may be expired. Raises what `platform_tokens.read` does, and TokenError."""
+    read = platform_tokens.read(token)
+    follower_id = erasures.find_present(read.external_id)
+    if follower_id is None:
+        raise TokenError(TokenErrorCode.FOLLOWER_UNKNOWN)
+    return Claims(follower_id, read.expires_at)
+
+
+def _ours(token: str) -> Claims:
+    """One of our own, which may be expired. Raises jwt.PyJWTError, ValueError, TypeError or OverflowError."""
+    claims = jwt.decode(
+        token,
+        _key_of(token),
+        [ALGORITHM],  # Named, so that a token cannot choose a weaker one (RFC 8725, 3.1).
+        audience=AUDIENCE,
+        issuer=ISSUER,
+        # The lifetime is compared by `verify`, with the clock that tests move.
+        options={"require": ["exp", "iat", "sub", "iss", "aud"], "verify_exp": False, "verify_iat": False},
+    )
     if not ObjectId.is_valid(claims["sub"]):
         raise ValueError("The subject is no follower's id.")
     return Claims(ObjectId(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC))

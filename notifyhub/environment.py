@@ -23,6 +23,13 @@ def _has_usable_port(parts: SplitResult) -> bool:
         return False
 
 
+def _is_this_machine(parts: SplitResult) -> bool:
+    try:
+        return parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
 class Environment:
     """The process environment, then `.env` in the project's root, then the default.
 
@@ -110,14 +117,20 @@ class Environment:
         """Where the world reaches us: an https origin, or http on this machine alone; empty stays empty."""
         value = self.origin(name, "")
         parts = urlsplit(value)
-        try:
-            local = parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
-        except ValueError:
-            local = False
-        if parts.scheme == "http" and not local:
+        if parts.scheme == "http" and not _is_this_machine(parts):
             raise ImproperlyConfigured(f"{name} must begin with https://, not {value!r}.")
         if "@" in parts.netloc or not _has_usable_port(parts):
             raise ImproperlyConfigured(f"{name} must be an origin such as https://alerts.example.com.")
+        return value
+
+    def secure_url(self, name: str, is_plain_allowed: bool) -> str:
+        """An https address, or http on this machine alone, or anywhere if that is allowed; empty stays empty."""
+        value = self.url(name, {"http", "https"}, default="")
+        parts = urlsplit(value)
+        if value and (not parts.hostname or "@" in parts.netloc or not _has_usable_port(parts)):
+            raise ImproperlyConfigured(f"{name} must be an address such as https://login.example.com/jwks.json.")
+        if parts.scheme == "http" and not is_plain_allowed and not _is_this_machine(parts):
+            raise ImproperlyConfigured(f"{name} must begin with https://, not {value!r}.")
         return value
 
     def url(self, name: str, schemes: set[str], default: str | None = None) -> str:

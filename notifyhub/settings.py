@@ -297,6 +297,15 @@ for _channel in CREDENTIALS:
 
 # --- Follower tokens -------------------------------------------------------------------------------------------------
 FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
+# The platform's own JWTs open an inbox too, by the public keys at this address. Empty = only ours do.
+PLATFORM_JWKS_URL = env.secure_url("PLATFORM_JWKS_URL", is_plain_allowed=DEBUG)
+PLATFORM_JWT_ISSUER = env.text("PLATFORM_JWT_ISSUER", "")
+PLATFORM_JWT_AUDIENCE = env.text("PLATFORM_JWT_AUDIENCE", "")
+PLATFORM_JWT_FOLLOWER_CLAIM = env.text("PLATFORM_JWT_FOLLOWER_CLAIM", "") or "sub"  # Holds the external id.
+if PLATFORM_JWKS_URL and not (PLATFORM_JWT_ISSUER and PLATFORM_JWT_AUDIENCE):
+    # Without them a token that the platform made for anybody else would open an inbox. Not a system check, because the
+    # web process runs none.
+    raise ImproperlyConfigured("PLATFORM_JWKS_URL needs both PLATFORM_JWT_ISSUER and PLATFORM_JWT_AUDIENCE.")
 # Other sites whose pages show an inbox, such as https://app.example: they may open its socket and read its API.
 INBOX_ORIGINS = CORS_ALLOWED_ORIGINS = env.texts("INBOX_ORIGINS")
 CORS_URLS_REGEX = r"^/api/v1/"

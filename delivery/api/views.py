@@ -37,7 +37,7 @@ class UpdatesView(ServiceView):
         responses={
             200: serializers.StoredUpdateSerializer,
             201: serializers.StoredUpdateSerializer,
-            **problems(403, *POSTED),
+            **problems(*POSTED),
         },
         examples=[
             OpenApiExample(
@@ -75,7 +75,7 @@ class UpdateView(ServiceView):
         operation_id="updates_retrieve",
         tags=["Services"],
         summary="How far an update has come",
-        responses={200: serializers.StoredUpdateSerializer, **problems(403, 404)},
+        responses={200: serializers.StoredUpdateSerializer, **problems(404)},
     )
     def get(self, request: Request, external_id: str) -> Response:
         update = stored_update(update_id(external_id))

@@ -42,7 +42,7 @@ def _bulk(name: str, summary: str, body: Any, example: dict[str, Any], answer: d
             tags=["Services"],
             summary=summary,
             request=body,
-            responses={200: serializers.ItemAnswers, **problems(403, *POSTED)},
+            responses={200: serializers.ItemAnswers, **problems(*POSTED)},
             examples=[
                 OpenApiExample("One item", {"items": [example]}, request_only=True),
                 OpenApiExample("Its answer", {"results": [shown]}, response_only=True, status_codes=["200"]),
@@ -113,7 +113,7 @@ class FollowView(ServiceView):
         operation_id="follows_end",
         tags=["Services"],
         summary="Ends a follow; what has ended stays so",
-        responses={204: NO_BODY, **problems(403, 404)},
+        responses={204: NO_BODY, **problems(404)},
     )
     def delete(self, request: Request, trader_id: str, follower_id: str) -> Response:
         traders = upserts.known_ids(Trader, [trader_id])
@@ -133,7 +133,7 @@ class EndpointView(ServiceView):
         tags=["Services"],
         summary="Nothing is sent to the address any more, until it is registered again",
         parameters=[OpenApiParameter("reason", str, description="At most 200 characters, for support to read.")],
-        responses={204: NO_BODY, **problems(400, 403, 404)},
+        responses={204: NO_BODY, **problems(400, 404)},
     )
     def delete(self, request: Request, endpoint_id: str) -> Response:
         reason = request.query_params.get("reason", "removed by the service")

@@ -18,6 +18,7 @@ class ErrorCode(Enum):
     KEY_EXPIRED = ("key_expired", 401, "The API key has expired.")
     TOKEN_EXPIRED = ("token_expired", 401, "The follower's token has expired; get a new one.")
     TOKEN_INVALID = ("token_invalid", 401, "The follower's token is not one of ours.")
+    FOLLOWER_UNKNOWN = ("follower_unknown", 403, "The platform's token is good, but names no follower.")
     FORBIDDEN = ("forbidden", 403, "These credentials do not allow this.")
     SCOPE_MISSING = ("scope_missing", 403, "The API key lacks the scope of this call.")
     NOT_FOUND = ("not_found", 404, "There is no such thing, or it is not yours.")
@@ -31,6 +32,7 @@ class ErrorCode(Enum):
     RATE_LIMITED = ("rate_limited", 429, "Too many calls; try again after Retry-After seconds.")
     INTERNAL = ("internal_error", 500, "Something is wrong on our side.")
     UNAVAILABLE = ("unavailable", 503, "The database is away for a moment; try again.")
+    PLATFORM_UNAVAILABLE = ("platform_unavailable", 503, "The platform's keys cannot be read for a moment; try again.")
 
     def __init__(self, code: str, status: int, title: str) -> None:
         self.code = code

@@ -16,7 +16,7 @@ PAGED = (
 )
 """What a list in pages takes (followers/api/cursors.py)."""
 
-EVERY_CALL = (401, 406, 429, 500, 503)
+EVERY_CALL = (401, 403, 406, 429, 500, 503)
 BODY = (400, 413, 415)
 """A call that reads a body."""
 

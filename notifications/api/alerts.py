@@ -64,7 +64,7 @@ class AlertsView(ServiceView):
             ),
             *PAGED,
         ],
-        responses={200: serializers.AlertPageSerializer, **problems(400, 403)},
+        responses={200: serializers.AlertPageSerializer, **problems(400)},
         examples=[OpenApiExample("A page", {"next": None, "results": [EXAMPLE]}, response_only=True)],
     )
     def get(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class AlertView(ServiceView):
         operation_id="notifications_get",
         tags=["Services"],
         summary="One alert, with its deliveries and all that happened to it",
-        responses={200: serializers.AlertDetailSerializer, **problems(403, 404)},
+        responses={200: serializers.AlertDetailSerializer, **problems(404)},
         examples=[
             OpenApiExample(
                 "An alert",

@@ -13,10 +13,15 @@ from rest_framework.request import Request
 from followers.api.authentication import credential
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from notifications import tokens
+from notifications import platform_keys, tokens
+from notifications.platform_keys import PlatformKeysAwayError
 from notifications.tokens import TokenError, TokenErrorCode
 
-_CODES = {TokenErrorCode.EXPIRED: ErrorCode.TOKEN_EXPIRED, TokenErrorCode.INVALID: ErrorCode.TOKEN_INVALID}
+_CODES = {
+    TokenErrorCode.EXPIRED: ErrorCode.TOKEN_EXPIRED,
+    TokenErrorCode.INVALID: ErrorCode.TOKEN_INVALID,
+    TokenErrorCode.FOLLOWER_UNKNOWN: ErrorCode.FOLLOWER_UNKNOWN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,9 @@ class FollowerAuthentication(BaseAuthentication):
             claims = tokens.verify(text)
         except TokenError as error:
             raise ProblemError(_CODES[error.code]) from error
+        except PlatformKeysAwayError as error:
+            headers = {"Retry-After": str(round(platform_keys.PAUSE.total_seconds()))}
+            raise ProblemError(ErrorCode.PLATFORM_UNAVAILABLE, headers=headers) from error
         return Person(claims.follower_id), claims
 
     def authenticate_header(self, request: Request) -> str:
@@ -53,4 +61,9 @@ class FollowerTokenScheme(OpenApiAuthenticationExtension):
     name = "FollowerToken"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A follower's token."}
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A follower's token: ours, or the platform's own.",
+        }

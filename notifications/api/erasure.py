@@ -46,7 +46,7 @@ class FollowerEraseView(ServiceView):
         operation_id="followers_erase",
         tags=["Services"],
         summary="Everything about a person goes; called again, it reports the same and takes what came since",
-        responses={200: ErasureSerializer, **problems(403, 404)},
+        responses={200: ErasureSerializer, **problems(404)},
         examples=[OpenApiExample("A report", EXAMPLE, response_only=True, status_codes=["200"])],
     )
     def delete(self, request: Request, external_id: str) -> Response:

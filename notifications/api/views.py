@@ -206,7 +206,7 @@ class TokensView(ServiceView):
         tags=["Services"],
         summary="A token for one follower's app",
         request=serializers.MintSerializer,
-        responses={201: serializers.TokenSerializer, **problems(403, 404, *POSTED)},
+        responses={201: serializers.TokenSerializer, **problems(404, *POSTED)},
         examples=[OpenApiExample("For F-1", {"follower_id": "F-1"}, request_only=True)],
     )
     def post(self, request: Request) -> Response:

@@ -50,6 +50,7 @@ WRONG = {
     "TWILIO_BASE_URL": "https://api.twilio.com/2010-04-01",
     "SQUARE_OFF_SECONDS_BY_EXCHANGE": "XNSE=900",
     "PUBLIC_BASE_URL": "http://alerts.example.com",
+    "PLATFORM_JWKS_URL": "https://login.example.com/jwks.json",  # Without an issuer and an audience.
 }
 
 
@@ -80,6 +81,35 @@ def test_public_address_is_https_or_this_machine(
     with pytest.raises(ImproperlyConfigured, match=words) as error:
         environment.public_origin("PUBLIC_BASE_URL")
     assert "PUBLIC_BASE_URL" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_plain_allowed", "words"),
+    [
+        ("http://login.example.com/jwks.json", False, "https://"),
+        ("ftp://login.example.com/jwks.json", True, "https://"),
+        ("login.example.com/jwks.json", True, "https://"),
+        ("https:///jwks.json", False, "an address such as"),
+        ("https://me:secret@login.example.com/jwks.json", False, "an address such as"),
+        ("https://login.example.com:port/jwks.json", False, "an address such as"),
+        ("", False, None),
+        ("https://login.example.com/jwks.json", False, None),
+        ("http://login.example.com/jwks.json", True, None),
+        ("http://127.0.0.1:8000/jwks.json", False, None),
+    ],
+)
+def test_address_of_the_platforms_keys_is_https_or_this_machine(
+    monkeypatch: pytest.MonkeyPatch, value: str, is_plain_allowed: bool, words: str | None
+) -> None:
+    monkeypatch.setenv("PLATFORM_JWKS_URL", value)
+    environment = Environment(PROJECT_ROOT / "none.env")
+    if words is None:
+        assert environment.secure_url("PLATFORM_JWKS_URL", is_plain_allowed) == value
+        return
+    with pytest.raises(ImproperlyConfigured, match=words) as error:
+        environment.secure_url("PLATFORM_JWKS_URL", is_plain_allowed)
+    assert "PLATFORM_JWKS_URL" in str(error.value)
     assert "secret" not in str(error.value)
 
 

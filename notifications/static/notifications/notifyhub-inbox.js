@@ -224,7 +224,7 @@ const STATES = {
   live: "Live",
   offline: "Reconnecting…",
   token: "Sign in again to see new alerts",
-  forbidden: "This site may not open the inbox",
+  forbidden: "The inbox cannot be opened here",
 };
 
 /** 1234567.5 → 1,234,567.5, as text: a quantity may have more digits than a JavaScript number keeps. */
