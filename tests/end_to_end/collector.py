@@ -95,7 +95,7 @@ def collecting() -> Iterator[Collector]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *arguments: Any) -> None:
+        def log_request(self, *arguments: Any) -> None:
             """Says nothing of each request."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
