@@ -49,11 +49,6 @@ class BatchSpans:
         self._began_ns = time.time_ns()
         self._trades = {row["_id"]: row["event_id"] for row in rows} if opened else {}
 
-    def claimed(self, since_ns: int) -> None:
-        """The batch was claimed, loaded and planned in the time since then."""
-        for span in self._opened.values():
-            tracer().past(span, Step.CLAIM, since_ns, self._began_ns)
-
     def sent(self, patches: Sequence[Patch]) -> None:
         """Everything has its answer."""
         ended_ns = time.time_ns()
@@ -81,10 +76,12 @@ class BatchSpans:
 def open_spans(
     step: Step, batch: Document, rows: Sequence[Document], traces: Traces, since_ns: int | None = None
 ) -> Iterator[BatchSpans]:
-    """A span of the batch in each trade's trace. What is done meanwhile belongs to it if it is the only one."""
+    """A span of the batch in each trade's trace. What is done meanwhile belongs to it if it is the only one.
+
+    `since_ns` is when somebody began to claim the batch, for a hint; everything up to now was claiming it.
+    """
     with ExitStack() as stack:
         alerts = Counter(row["event_id"] for row in rows) if traces else {}
-        waited = hinted(since_ns or 0) if since_ns else {}
         opened = {
             trade: stack.enter_context(
                 tracer().trade(
@@ -100,6 +97,8 @@ def open_spans(
             )
             for trade, traceparent in traces.items()
         }
-        for span in opened.values():
-            span.note(**waited)
+        if since_ns is not None:
+            for span in opened.values():
+                span.note(**hinted(since_ns))
+                tracer().past(span, Step.CLAIM, since_ns, time.time_ns())
         yield BatchSpans(batch["channel"], rows, opened)

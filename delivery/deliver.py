@@ -15,7 +15,7 @@ from django.conf import settings
 
 from delivery import send_time, telemetry
 from delivery import statements as batches
-from delivery.batch_spans import BatchSpans, Traces, open_spans, traces_of
+from delivery.batch_spans import Traces, open_spans, traces_of
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
 from delivery.channels.receipts import Reference
@@ -70,9 +70,7 @@ async def deliver_batch(batch_id: ObjectId) -> None:
             await vendor.gate.probes_unused(admitted.probes or 0)
             return
         structlog.contextvars.bind_contextvars(correlation_id=taken.lease.batch["correlation_id"])
-        with open_spans(Step.DELIVER, taken.lease.batch, taken.rows, taken.traces, began_ns) as spans:
-            spans.claimed(began_ns)
-            await _deliver(taken, vendor, admitted, spans)
+        await _deliver(taken, vendor, admitted, began_ns)
 
 
 async def _postpone(batch_id: ObjectId, until: datetime) -> None:
@@ -128,10 +126,12 @@ def make_ready(lease: Lease, channel: Channel) -> Taken | None:
     return Taken(lease, rows, planned, patches, is_whole, traces)
 
 
-async def _deliver(taken: Taken, vendor: Vendor, permit: Permit, spans: BatchSpans) -> None:
-    sent = await send_batch(taken.lease, vendor, taken.planned, permit)
-    spans.sent(sent)
-    await asyncio.to_thread(_record, taken.lease, taken.rows, [*taken.patches, *sent], taken.is_whole)
+async def _deliver(taken: Taken, vendor: Vendor, permit: Permit, began_ns: int | None = None) -> None:
+    """Sends and records; `began_ns` is when the claim began, for the trace."""
+    with open_spans(Step.DELIVER, taken.lease.batch, taken.rows, taken.traces, began_ns) as spans:
+        sent = await send_batch(taken.lease, vendor, taken.planned, permit)
+        spans.sent(sent)
+        await asyncio.to_thread(_record, taken.lease, taken.rows, [*taken.patches, *sent], taken.is_whole)
 
 
 def load_rows(batch: Document) -> tuple[list[Document], bool]:

@@ -55,7 +55,7 @@ def django_db_modify_db_settings(stack: Stack) -> None:
 
 @pytest.fixture
 def without_opentelemetry(tmp_path: Path) -> dict[str, str]:
-    """The environment of a process that has only what requirements.txt names, as far as tracing is concerned."""
+    """The environment of a process that has no OpenTelemetry, as where requirements-otel.txt is not installed."""
     (tmp_path / "sitecustomize.py").write_text(NO_OPENTELEMETRY)
     return {"PYTHONPATH": str(tmp_path)}
 
