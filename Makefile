@@ -60,7 +60,7 @@ audit: install  ## Known holes in the installed packages; fails if the advisorie
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-otel.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "NotifyHub needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing Python packages into $(VENV)/ (about a minute, once) …"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from django.conf import settings
 
 from delivery import send_time, telemetry
 from delivery import statements as batches
+from delivery.batch_spans import Traces, open_spans, traces_of
 from delivery.channels.base import Channel, Message, Outcome, Result
 from delivery.channels.credentials import is_on
 from delivery.channels.receipts import Reference
@@ -30,6 +32,7 @@ from followers import statements as followers
 from followers.choices import Channel as Name
 from followers.encryption import UnknownKeyError, decrypt
 from followers.mongo import is_passing
+from followers.spans import Step, tracer
 from notifications import statements as notifications
 from notifications.choices import EXITS, DeliveryState, Kind, Priority, Reason
 from notifications.rendering import content_of, delivery_key
@@ -64,12 +67,13 @@ async def deliver_batch(batch_id: ObjectId) -> None:
             return
         if must_wait:
             await give_way_async(head["priority"])
+        began_ns = time.time_ns()
         taken = await asyncio.to_thread(_take, batch_id, vendor.channel)
         if taken is None:
             await vendor.gate.probes_unused(admitted.probes or 0)
             return
         structlog.contextvars.bind_contextvars(correlation_id=taken.lease.batch["correlation_id"])
-        await _deliver(taken, vendor, admitted)
+        await _deliver(taken, vendor, admitted, began_ns)
 
 
 def _look(batch_id: ObjectId) -> tuple[Document | None, bool]:
@@ -105,6 +109,7 @@ class Taken:
     planned: list[Planned]
     patches: list[Patch]  # Of what came to its end without being sent.
     is_whole: bool  # There will be no more rows of it.
+    traces: Traces
 
 
 def _take(batch_id: ObjectId, channel: Channel) -> Taken | None:
@@ -123,18 +128,22 @@ def make_ready(lease: Lease, channel: Channel) -> Taken | None:
     try:
         rows, is_whole = load_rows(batch)
         planned, patches = plan(batch, rows, channel)
+        traces = traces_of(rows)
     except Exception as error:
         if not is_passing(error):
             logger.exception("A batch could not be loaded.", batch=str(batch["_id"]))
         again = clock.now() + timedelta(seconds=random.uniform(*POSTPONE_SECONDS))
         batches.give_back(batch, again, f"{type(error).__name__}: {error}", failed=True)
         return None
-    return Taken(lease, rows, planned, patches, is_whole)
+    return Taken(lease, rows, planned, patches, is_whole, traces)
 
 
-async def _deliver(taken: Taken, vendor: Vendor, permit: Permit) -> None:
-    sent = await send_batch(taken.lease, vendor, taken.planned, permit)
-    await asyncio.to_thread(_record, taken.lease, taken.rows, [*taken.patches, *sent], taken.is_whole)
+async def _deliver(taken: Taken, vendor: Vendor, permit: Permit, began_ns: int | None = None) -> None:
+    """Sends and records; `began_ns` is when the claim began, for the trace."""
+    with open_spans(Step.DELIVER, taken.lease.batch, taken.rows, taken.traces, began_ns) as spans:
+        sent = await send_batch(taken.lease, vendor, taken.planned, permit)
+        spans.sent(sent)
+        await asyncio.to_thread(_record, taken.lease, taken.rows, [*taken.patches, *sent], taken.is_whole)
 
 
 def load_rows(batch: Document) -> tuple[list[Document], bool]:
@@ -253,7 +262,8 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
 def _record(lease: Lease, rows: list[Document], patches: list[Patch], is_whole: bool) -> None:
     """Writes the outcomes and lets go of the batch."""
     now = clock.now()
-    written = batches.record(lease.batch["_id"], patches)
+    with tracer().step(Step.RECORD, outcomes=len(patches)):
+        written = batches.record(lease.batch["_id"], patches)
     telemetry.recorded(lease.batch, rows, patches, written)
     if is_whole:
         batches.finish(lease.batch, now)

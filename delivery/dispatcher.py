@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 
 from delivery import endings
 from delivery import statements as batches
+from delivery.batch_spans import open_spans, traces_of
 from delivery.broker import BROKER_ERRORS, queue_depths, queue_of, send_hints
 from delivery.choices import KEYED_CHANNELS, PRIORITY_SHARES, BatchKind
 from delivery.fan_out import fail_shard
@@ -33,6 +34,7 @@ from followers.choices import Channel
 from followers.encryption import UnknownKeyError, decrypt
 from followers.mongo import is_passing
 from followers.outage import MONGODB, QUEUE
+from followers.spans import Step
 from notifications.choices import DeliveryState, Reason
 from notifications.telemetry import LAST_SWEEP
 
@@ -194,8 +196,9 @@ def settle_orphans(lease: Lease, dead_worker: str, now: datetime) -> None:
         if batches.delivery_in(row, batch["_id"])["state"] == DeliveryState.QUEUED  # The rest a receipt has ended.
     ]
     repeatable = _repeatable_rows(batch, rows)
-    endings.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
-    endings.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)
+    with open_spans(Step.TAKE_OVER, batch, rows, traces_of(rows)):
+        endings.requeue_rows(batch, repeatable, now, settings.CHANNEL_POLICIES[batch["channel"]].max_attempts)
+        endings.end_rows(batch, DeliveryState.UNKNOWN, Reason.CRASHED_IN_SEND)
     logger.warning(
         "A worker died with a batch in hand.",
         batch=str(batch["_id"]),

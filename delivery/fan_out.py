@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from django.conf import settings
 from delivery import statements as batches
 from delivery import telemetry
 from delivery.alerts import Alerts, AlertWriter
+from delivery.batch_spans import hinted
 from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
@@ -31,6 +33,7 @@ from followers.choices import VENDOR_CHANNELS
 from followers.clock import as_utc
 from followers.models import BUCKETS
 from followers.mongo import is_passing
+from followers.spans import Span, Step, tracer
 from notifications import statements as notifications
 from notifications.choices import EXITS
 from notifications.erasure import forget, traces
@@ -73,9 +76,20 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
     structlog.contextvars.bind_contextvars(correlation_id=lease.batch["correlation_id"])
     started = time.perf_counter()
     claim_way(lease.batch["priority"])
+    began_ns = time.time_ns()
     try:
         run = _begin(lease)
-        _run(run)
+        with _traced(run, began_ns) as span:
+            _run(run)
+            FAN_OUT_SECONDS.observe(time.perf_counter() - started)
+            span.note(alerts=run.written, skipped=run.skipped, **hinted(began_ns))
+            logger.info(
+                "Fanned out.",
+                event_id=run.event["external_id"],
+                shard=run.shard,
+                alerts=run.written,
+                skipped=run.skipped,
+            )
     except LeaseLostError as error:
         logger.warning("A fan-out shard was taken over by another worker.", batch=str(batch_id), error=str(error))
         return None
@@ -88,11 +102,19 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
         logger.error("A fan-out shard failed.", batch=str(batch_id), exc_info=not is_passing(error))  # noqa: TRY400
         fail_shard(lease.batch, f"{type(error).__name__}: {error}")
         return None
-    FAN_OUT_SECONDS.observe(time.perf_counter() - started)
-    logger.info(
-        "Fanned out.", event_id=run.event["external_id"], shard=run.shard, alerts=run.written, skipped=run.skipped
-    )
     return run
+
+
+def _traced(run: FanOut, began_ns: int) -> AbstractContextManager[Span]:
+    event = run.event
+    return tracer().trade(
+        Step.FAN_OUT,
+        event.get("traceparent", ""),
+        since_ns=began_ns,
+        event_id=event["external_id"],
+        batch_id=str(run.lease.batch["_id"]),
+        shard=run.shard,
+    )
 
 
 def fail_shard(batch: Document, error: str) -> None:
@@ -201,7 +223,8 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
 def _push(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> None:
     """Tells those who are connected. The inbox has it all: a failed push is no reason to fail the shard."""
     try:
-        push_alerts(entries, removed)
+        with tracer().step(Step.PUSH, entries=len(entries), removed=len(removed)):
+            push_alerts(entries, removed)
     except Exception:
         logger.exception("The live push failed; sockets catch up from the inbox.")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -31,9 +32,10 @@ from delivery.intake_documents import (
 from delivery.right_of_way import claim_way
 from delivery.statements import insert_batches, shard_batch
 from followers import clock
+from followers.spans import NO_SPAN, Attribute, Span, Step, tracer
 from followers.statements import audience_size_up_to, traders_by_external_id
 from notifications.choices import FanOutState
-from notifications.events import InvalidEvent, correlation_id_of, parse_event
+from notifications.events import InvalidEvent, correlation_id_of, parse_event, traceparent_of
 from notifications.statements import event_id, store_events, store_rejected
 from notifications.telemetry import EVENTS
 from notifications.validity import expires_at, validity_rules
@@ -102,15 +104,7 @@ def take_in(messages: Sequence[IncomingMessage], now: datetime) -> Intake:
         store_rejected([rejected_document(message, result, now) for message, result in rejected])
         outcomes[Outcome.REJECTED] += len(rejected)
     for message, result in rejected:
-        logger.warning(
-            "A message is not a trade event and was set aside.",
-            correlation_id=correlation_id_of(message.headers),
-            topic=message.topic,
-            partition=message.partition,
-            offset=message.offset,
-            code=result.code,
-            reason=result.reason,
-        )
+        _tell_rejected(message, result)
     for outcome, number in outcomes.items():
         EVENTS.labels(outcome.value).inc(number)
     return Intake(outcomes, _trailing_rejects([result for _, result in read]), batches)
@@ -125,6 +119,23 @@ def _tell_received(message: IncomingMessage, accepted: AcceptedEvent) -> None:
         partition=message.partition,
         offset=message.offset,
     )
+
+
+def _tell_rejected(message: IncomingMessage, rejected: Rejection) -> None:
+    place: dict[str, Attribute] = {
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "code": rejected.code,
+    }
+    with tracer().trade(Step.INTAKE, traceparent_of(message.headers), is_first=True) as span:
+        span.note(outcome=Outcome.REJECTED.value, **place)
+        logger.warning(
+            "A message is not a trade event and was set aside.",
+            correlation_id=correlation_id_of(message.headers),
+            reason=rejected.reason,
+            **place,
+        )
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------
@@ -155,26 +166,59 @@ def store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Co
     if not accepted:
         return outcomes, []
     documents = _event_documents(accepted, now)
-    stored = store_events(list(documents.values()))
     outcomes[Outcome.DUPLICATE] += len(accepted) - len(documents)
     batches: list[Document] = []
-    for oid, document in documents.items():
-        found = stored[oid]
-        outcome = _outcome(found, is_new=clock.as_utc(found["received_at"]) == now)
-        outcomes[outcome] += 1
-        logger.info("Stored.", **_names(found), outcome=outcome.value)
-        if found["state"] == FanOutState.PENDING:
-            # Also for a duplicate: whoever stored it first may have died before this step.
-            missing = set(range(found["shards"])) - set(found["shards_done"])
-            batches += [shard_batch(found, shard, now) for shard in sorted(missing)]
-        if outcome is Outcome.EXPIRED:
-            logger.info(
-                "A trade had expired when it came.", **_names(found), expires_at=document["expires_at"].isoformat()
-            )
-        if outcome is Outcome.UNKNOWN_TRADER:
-            logger.info("A trade of a trader who is not known.", **_names(found), trader_id=found["trader_external_id"])
-    insert_batches(batches)
+    with _traced(documents) as spans:
+        stored = store_events(list(documents.values()))
+        for oid in documents:
+            found = stored[oid]
+            outcome = _outcome(found, is_new=clock.as_utc(found["received_at"]) == now)
+            outcomes[outcome] += 1
+            with _said(spans.get(oid, NO_SPAN), found, outcome):
+                _tell_stored(found, outcome)
+            if found["state"] == FanOutState.PENDING:
+                # Also for a duplicate: whoever stored it first may have died before this step.
+                missing = set(range(found["shards"])) - set(found["shards_done"])
+                batches += [shard_batch(found, shard, now) for shard in sorted(missing)]
+        insert_batches(batches)
     return +outcomes, batches
+
+
+def _tell_stored(stored: Document, outcome: Outcome) -> None:
+    logger.info("Stored.", **_names(stored), outcome=outcome.value)
+    if outcome is Outcome.EXPIRED:
+        expired_at = clock.as_utc(stored["expires_at"]).isoformat()
+        logger.info("A trade had expired when it came.", **_names(stored), expires_at=expired_at)
+    if outcome is Outcome.UNKNOWN_TRADER:
+        logger.info("A trade of a trader who is not known.", **_names(stored), trader_id=stored["trader_external_id"])
+
+
+@contextmanager
+def _traced(documents: dict[ObjectId, Document]) -> Iterator[dict[ObjectId, Span]]:
+    """A span for each trade, which its stored event names, so that all that follows continues it."""
+    spans: dict[ObjectId, Span] = {}
+    with ExitStack() as stack:
+        for oid, document in documents.items() if tracer().is_on else ():
+            spans[oid] = stack.enter_context(
+                tracer().trade(
+                    Step.INTAKE,
+                    document["traceparent"],
+                    is_first=True,
+                    is_current=len(documents) == 1,
+                    event_id=document["external_id"],
+                    correlation_id=document["correlation_id"],
+                )
+            )
+            document["traceparent"] = spans[oid].traceparent
+        yield spans
+
+
+def _said(span: Span, stored: Document, outcome: Outcome) -> AbstractContextManager[object]:
+    """Says in a trade's span what became of it. A repeated message that brought no trace names that of the first."""
+    span.note(outcome=outcome.value, shards=stored["shards"])
+    if outcome is Outcome.DUPLICATE:
+        span.link(stored.get("traceparent", ""))
+    return span.current()
 
 
 def _outcome(stored: Document, is_new: bool) -> Outcome:

@@ -74,6 +74,7 @@ def event_document(
         "expires_at": accepted.expires_at,
         "priority": event.priority.value,
         "correlation_id": event.correlation_id,
+        "traceparent": event.traceparent,
         **_instrument_fields(event),
         "side": event.side.value,
         "action": event.action.value if event.action else "",

@@ -8,12 +8,14 @@ from typing import Any
 import structlog
 import uvloop
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, Middleware, MiddlewareError
 
 from delivery.stopping import start_nothing_more, wait_for_threads
 from followers.mongo import repeat_no_more
+from followers.spans import start, tracer
 
 logger = structlog.get_logger(__name__)
 
@@ -29,8 +31,24 @@ class UvloopAsyncIO(AsyncIO):
         super().before_worker_boot(broker, worker)
 
 
-class CannotOpenError(MiddlewareError):
-    """The vendors' connections could not be set up: the worker must not start without them."""
+class CannotStartError(MiddlewareError):
+    """What a worker needs could not be set up: it must not start without."""
+
+
+class Tracing(Middleware):
+    """Traces what a worker does (followers/spans.py); listed only where tracing is on.
+
+    A hint carries no trace: the batch that it names belongs to trades, and these keep theirs.
+    """
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        try:
+            start("worker")
+        except ImproperlyConfigured as error:
+            raise CannotStartError(str(error)) from error
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        tracer().stop()  # A forked process runs no exit handlers.
 
 
 class VendorConnections(Middleware):
@@ -48,7 +66,7 @@ class VendorConnections(Middleware):
         try:
             self._run(vendors.open_channels(worker.worker_threads))
         except Exception as error:
-            raise CannotOpenError(f"The vendors' connections could not be set up: {error}") from error
+            raise CannotStartError(f"The vendors' connections could not be set up: {error}") from error
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         from delivery import vendors  # noqa: PLC0415

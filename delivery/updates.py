@@ -27,6 +27,7 @@ from delivery.statements import shard_batch
 from followers import clock
 from followers.models import Follower
 from followers.mongo import collection, database
+from followers.spans import tracer
 from followers.statements import followers_by_external_id, traders_by_external_id
 from notifications.choices import FanOutState, Priority
 from notifications.models import Update
@@ -133,6 +134,7 @@ def _document(draft: Draft, now: datetime) -> Document:
         "expires_at": now + timedelta(seconds=validity_rules().update_seconds),
         "priority": Priority.NORMAL.value,
         "correlation_id": draft.correlation_id or secrets.token_hex(16),
+        "traceparent": tracer().current_traceparent(),
         "state": (FanOutState.DONE if nobody else FanOutState.PENDING).value,
         "shards": _shard_count(trader, len(known)),
         "shards_done": [],

@@ -29,11 +29,20 @@ class Outage:
         Its name at the beginning of a sentence.
     where
         Its address, asked for when there is something to say; without credentials.
+    meanwhile
+        What that means until it is back.
     """
 
-    def __init__(self, server: str, where: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        server: str,
+        where: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+        meanwhile: str = "work goes on when it answers",
+    ) -> None:
         self._server = server
         self._where = where
+        self._meanwhile = meanwhile
         self._clock = clock
         self._lock = threading.Lock()
         self._began: float | None = None
@@ -60,7 +69,7 @@ class Outage:
             failures, seconds = self._failures, round(now - self._began, 1)
         figures = {} if is_first else {"seconds": seconds, "failures": failures}
         logger.warning(
-            f"{self._server} is away; work goes on when it answers." if is_first else f"{self._server} is still away.",
+            f"{self._server} is away; {self._meanwhile}." if is_first else f"{self._server} is still away.",
             server=self._where(),
             error=f"{type(error).__name__}: {str(error)[:300]}" if isinstance(error, BaseException) else str(error),
             **figures,

@@ -38,7 +38,7 @@ _RIGHTS: Mapping[str, Right] = {
 _CORRELATION_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 # W3C Trace Context, sections 3.2.2 and 4: "ff" and all-zero ids are invalid; versions above 00 may append fields.
 _TRACEPARENT = re.compile(
-    rb"(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+    rb"(?!ff|00-.{53})[0-9a-f]{2}-((?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?:-.*)?"
 )
 
 
@@ -75,6 +75,7 @@ class TradeEventData:
     strike: Decimal | None
     right: Right | None
     correlation_id: str
+    traceparent: str
     keyed_by_trader: bool  # False: the message key is not the traderId, so the trader's events may arrive out of order.
     raw: Mapping[str, Any]  # The whole message, unknown fields too; numbers that BSON's 64 bits cannot hold as text.
 
@@ -211,6 +212,7 @@ def parse_event(
         strike=strike,
         right=right,
         correlation_id=correlation_id_of(headers),
+        traceparent=traceparent_of(headers),
         keyed_by_trader=not key or key == trader_id.encode(),
         raw=raw,
     )
@@ -226,7 +228,13 @@ def correlation_id_of(headers: Sequence[tuple[str, bytes | None]]) -> str:
     if given and _CORRELATION_ID.fullmatch(given):
         return given.decode("ascii")
     trace = _TRACEPARENT.fullmatch(_header(headers, "traceparent") or b"")
-    return trace.group(1).decode("ascii") if trace else uuid4().hex
+    return trace.group(2).decode("ascii") if trace else uuid4().hex
+
+
+def traceparent_of(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    """Return the W3C `traceparent` header as version 00 has it, 55 characters; "" if there is no valid one."""
+    trace = _TRACEPARENT.fullmatch(_header(headers, "traceparent") or b"")
+    return f"00-{trace.group(1).decode('ascii')}" if trace else ""
 
 
 def _header(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes | None:

@@ -68,6 +68,7 @@ class TradeEvent(models.Model):
     order_id = models.CharField(max_length=128, blank=True)
     closes_position = models.BooleanField(default=False, help_text="A CLOSE, or a REDUCE to nothing.")
     exit_fraction = Money(null=True, blank=True, help_text="Exits: the share of the position that was given up.")
+    traceparent = models.CharField(max_length=55, blank=True, default="", help_text="What continues its trace (W3C).")
     payload = models.TextField(help_text="The event as it came, unknown fields included (JSON).")
 
     state = models.CharField(max_length=8, choices=FanOutState.choices, default=FanOutState.PENDING)
@@ -138,6 +139,7 @@ class Update(models.Model):
     expires_at = models.DateTimeField()
     priority = models.CharField(max_length=8, choices=Priority.choices, default=Priority.NORMAL)
     correlation_id = models.CharField(max_length=128)
+    traceparent = models.CharField(max_length=55, blank=True, default="", help_text="What continues its trace (W3C).")
 
     state = models.CharField(max_length=8, choices=FanOutState.choices, default=FanOutState.PENDING)
     shards = models.PositiveSmallIntegerField(default=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ from followers.choices import Channel
 from followers.clock import as_utc
 from followers.mongo import collection, durably, insert_missing, quick
 from notifications.choices import EXITS, DeliveryState, FanOutState, NotificationState, Reason
-from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
+from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent, Update
 from notifications.reviews import REACHED, true_review
 from notifications.telemetry import DELIVERIES
 from notifications.update_events import as_event, change_event, stored_update
@@ -170,6 +170,15 @@ def event(event_oid: ObjectId) -> Document | None:
     if found is None and (update := stored_update(event_oid)) is not None:
         return as_event(update)
     return found
+
+
+def traceparents(event_oids: Collection[ObjectId]) -> dict[ObjectId, str]:
+    """What continues the traces of trades and general updates; without those that have none. Index: _id."""
+    query = {"_id": {"$in": list(event_oids)}, "traceparent": {"$gt": ""}}
+    found = durably(lambda: list(collection(TradeEvent).find(query, {"traceparent": 1})))
+    if len(found) < len(event_oids):
+        found += durably(lambda: list(collection(Update).find(query, {"traceparent": 1})))
+    return {event["_id"]: event["traceparent"] for event in found}
 
 
 def finish_shard(event_oid: ObjectId, shard: int, now: datetime, alerts: int = 0) -> None:

@@ -13,6 +13,7 @@ from channels.security.websocket import OriginValidator
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 
+from followers.spans import start
 from notifications.frames import CloseCode
 from notifyhub.correlation import Application, with_correlation_id
 
@@ -45,6 +46,8 @@ def _application() -> Application:
     # WhiteNoise answers with a file, which Django reads in a thread; for small files that is as good as it gets.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notifyhub.settings")
+    # Before Django loads its middleware: one is added to it.
+    start("web")
     http: Any = get_asgi_application()
     # These import models, which are there only once Django is set up.
     from django.conf import settings  # noqa: PLC0415

@@ -7,6 +7,7 @@ import binascii
 import math
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ class Environment:
         if value in {"0", "false", "no", "off", ""}:
             return False
         raise ImproperlyConfigured(f"{name} must be true or false, not {value!r}.")
+
+    def flag_needing(self, name: str, module: str, install: str) -> bool:
+        """A flag that may be on only where a module is; `install` is the command that brings it."""
+        is_on = self.flag(name)
+        try:
+            is_there = not is_on or find_spec(module) is not None
+        except ModuleNotFoundError:  # Not even the package that holds it.
+            is_there = False
+        if not is_there:
+            raise ImproperlyConfigured(f"{name} needs packages that are not installed: {install}")
+        return is_on
 
     def integer(self, name: str, default: int, minimum: int = 0) -> int:
         return self._number(name, default, minimum, int, "a whole number")

@@ -11,6 +11,7 @@ from pymongo.errors import ConnectionFailure
 from redis.exceptions import RedisError
 
 from followers.outage import MONGODB, QUEUE, REDIS
+from followers.spans import name_span
 from notifyhub.masking import mask
 
 SHARED_PROCESSORS: list[Any] = [
@@ -47,13 +48,15 @@ QUEUE_LINES = ("Consumer encountered a connection error", "Failed to post_proces
 """The beginnings of what Dramatiq's workers say of a queue that is away."""
 
 
-def logging_config(level: str) -> dict[str, Any]:
+def logging_config(level: str, names_spans: bool = False) -> dict[str, Any]:
     """Django's LOGGING: structlog renders its own lines and those of the standard library alike.
 
+    With `names_spans` each carries the `trace_id` and the `span_id` of where it was said.
     Raises nothing for a wrong level; `logging` names it when the configuration is applied.
     """
+    shared = [*SHARED_PROCESSORS, name_span] if names_spans else SHARED_PROCESSORS
     structlog.configure(
-        processors=[*SHARED_PROCESSORS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping().get(level.upper(), 20)),
         cache_logger_on_first_use=True,
@@ -64,7 +67,7 @@ def logging_config(level: str) -> dict[str, Any]:
         "formatters": {
             "json": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": SHARED_PROCESSORS,
+                "foreign_pre_chain": shared,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.EventRenamer("message"),
@@ -82,6 +85,7 @@ def logging_config(level: str) -> dict[str, Any]:
             "pymongo": {"level": "WARNING"},
             "botocore": {"level": "WARNING"},
             "dramatiq": {"level": "WARNING"},
+            "opentelemetry.exporter": {"level": "CRITICAL"},  # An outage is said by notifyhub/tracing.py, once.
             # uvicorn sets its own handlers up before it loads the application; without them its lines are ours, too.
             **{name: {"handlers": [], "propagate": True} for name in ("uvicorn", "uvicorn.error", "uvicorn.access")},
         },

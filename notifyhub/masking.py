@@ -8,7 +8,7 @@ from typing import Any
 
 HIDDEN = "…"
 
-KEPT_WHOLE = frozenset({"correlation_id", "event_id", "logger", "level", "time"})
+KEPT_WHOLE = frozenset({"correlation_id", "event_id", "logger", "level", "span_id", "time", "trace_id"})
 """What one searches the logs for; it is not ours to shorten, and none of it is an address."""
 
 SECRET_NAMES = re.compile(

@@ -89,6 +89,15 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
+# --- Tracing ---------------------------------------------------------------------------------------------------------
+# OpenTelemetry; the standard OTEL_* variables say where to (docs/operations.md).
+TRACING_ENABLED = env.flag_needing(
+    "TRACING_ENABLED", "opentelemetry.instrumentation.django", "pip install -r requirements-otel.txt"
+)
+TRACER = "notifyhub.tracing.start"
+# Spans for single calls of a vendor, per batch: what went wrong first, then the slowest.
+TRACING_CALLS_PER_BATCH = env.integer("TRACING_CALLS_PER_BATCH", 5, minimum=0)
+
 # --- MongoDB ---------------------------------------------------------------------------------------------------------
 MONGODB_URL = env.url("MONGODB_URL", {"mongodb", "mongodb+srv"})
 try:
@@ -159,6 +168,7 @@ DRAMATIQ_BROKER = {
     # No Retries: whatever is unfinished wakes up from the database, so a second scheduler would only repeat hints.
     # No TimeLimit: it raises inside running threads; leases and the channels' own timeouts bound the work.
     "MIDDLEWARE": [
+        *(["delivery.middleware.Tracing"] if TRACING_ENABLED else []),
         "dramatiq.middleware.ShutdownNotifications",
         "delivery.middleware.UvloopAsyncIO",
         "dramatiq.middleware.CurrentMessage",
@@ -401,4 +411,6 @@ PROMETHEUS_MULTIPROC_DIR = (
 METRICS_PORT = env.integer("METRICS_PORT", 0)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
-LOGGING = logging_config(env.one_of("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}))
+LOGGING = logging_config(
+    env.one_of("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}), names_spans=TRACING_ENABLED
+)

@@ -60,6 +60,25 @@ def django_db_modify_db_settings(stack: Stack) -> None:
     """The test database lives on the tests' own servers: they must run before Django connects."""
 
 
+@pytest.fixture
+def without_opentelemetry(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that has no OpenTelemetry, as where requirements-otel.txt is not installed."""
+    (tmp_path / "sitecustomize.py").write_text(NO_OPENTELEMETRY)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+NO_OPENTELEMETRY = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "opentelemetry":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
 @pytest.fixture(scope="session")
 def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorProcess]:
     """The sandbox vendors, once a session."""

@@ -85,4 +85,4 @@ class TestImage:
         installed = {app.partition(".")[0] for app in settings.INSTALLED_APPS if (PROJECT_ROOT / app).is_dir()}
 
         assert installed | {"notifyhub", "templates"} == copied
-        assert copied | {"manage.py", "requirements.txt"} == allowed
+        assert copied | {"manage.py", "requirements.txt", "requirements-otel.txt"} == allowed

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from notifications.choices import Action, Priority, ProductType, Right, Side
 from notifications.event_json import MAX_DEPTH, MAX_MESSAGE_BYTES
-from notifications.events import InvalidEvent, RejectCode, correlation_id_of, instrument_key, parse_event
+from notifications.events import (
+    InvalidEvent,
+    RejectCode,
+    correlation_id_of,
+    instrument_key,
+    parse_event,
+    traceparent_of,
+)
 from tests.notifications.builders import DETAILS, EVENT, MISSING, OPTION, message, raw_message, trade
 from tests.notifications.malformed import MALFORMED, nested
 
@@ -73,6 +80,7 @@ def test_the_contract_example_is_read_field_by_field() -> None:
         "strike": None,
         "right": None,
         "correlation_id": "c-1",
+        "traceparent": "",
         "keyed_by_trader": True,
         "raw": json.loads(message()),
     }
@@ -347,3 +355,13 @@ class TestInstrumentKey:
     def test_different_instruments_have_different_keys(self, one: tuple[str, str], other: tuple[str, str]) -> None:
         keys = [instrument_key(*pair, ProductType.DELIVERY) for pair in (one, other)]
         assert (keys[0] == keys[1]) is (one == other)
+
+
+class TestTraceparent:
+    @pytest.mark.parametrize("sent", [TRACEPARENT, b"cc" + TRACEPARENT[2:] + b"-new"])
+    def test_a_valid_one_is_kept_as_version_00_has_it(self, sent: bytes) -> None:
+        assert traceparent_of([("Traceparent", sent)]) == TRACEPARENT.decode()
+
+    @pytest.mark.parametrize("sent", [b"", b"00-1", TRACEPARENT + b"-new", TRACEPARENT.replace(b"-00f0", b"-GGf0")])
+    def test_any_other_is_none(self, sent: bytes) -> None:
+        assert traceparent_of([("traceparent", sent)]) == ""

@@ -14,6 +14,7 @@ from delivery.consumer import TradeConsumer, UnreadableRecordError, take_in_and_
 from delivery.kafka import connection_options
 from delivery.poison import PoisonLimitError
 from followers import clock
+from followers.spans import start
 from notifications.calendars import preload
 from notifications.telemetry import serve_own
 
@@ -26,6 +27,7 @@ class Command(BaseCommand):
     help = "Take executed trades in from Kafka, until SIGTERM or Ctrl-C. Several may run side by side."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        start("consume_trades")
         stop = Event()
 
         def told_to_stop(number: int, frame: FrameType | None) -> None:

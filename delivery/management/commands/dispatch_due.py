@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from delivery import checks, dispatcher
 from followers import clock
 from followers.mongo import repeat_no_more
+from followers.spans import start
 from notifications.telemetry import serve_own
 
 logger = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="Sweep once and exit.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        start("dispatch_due")
         if options["once"]:
             self.stdout.write(str(dispatcher.sweep_once(clock.now())))
             return
