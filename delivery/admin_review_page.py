@@ -25,7 +25,7 @@ from followers.admin_base import EMPTY, badge, link, moment, table
 from followers.choices import VENDOR_CHANNELS, Channel
 from followers.models import Endpoint
 from followers.mongo import collection, durably
-from notifications.choices import DeliveryState, Reason, ReviewReason
+from notifications.choices import AckEvent, DeliveryState, Reason, ReviewReason
 from notifications.models import Attempt, Delivery, Notification
 from notifications.reviews import REQUESTED, TROUBLED
 
@@ -167,6 +167,9 @@ def _life(item: Notification, delivery: Delivery) -> Iterator[Line]:
         yield Line(item.created_at, "the oldest attempts", f"The log keeps the newest {ATTEMPTS_KEPT}.")
     if delivery.delivered_at is not None:
         yield Line(delivery.delivered_at, badge("delivered", "green"))
+    for event in AckEvent:
+        if (at := getattr(delivery.acks, event.value, None)) is not None:
+            yield Line(at, badge(f"{event.label.lower()}, says the app", "green"))
     if delivery.state == DeliveryState.QUEUED and delivery.next_attempt_at is not None:
         yield Line(delivery.next_attempt_at, badge("in progress" if delivery.batch else "next attempt", "blue"))
     yield Line(item.expires_at, "end of validity")

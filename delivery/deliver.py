@@ -248,7 +248,8 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
         address=decrypt(endpoint["address"]),
         title=content.title,
         body=content.body,
-        data=content.data,
+        # By it an app says which of its follower's devices an alert has come to (notifications/acks.py).
+        data={**content.data, "device_id": str(delivery["endpoint"])},
         critical=row["priority"] == Priority.CRITICAL,
         expires_at=clock.as_utc(row["expires_at"]),
         platform=endpoint["platform"],

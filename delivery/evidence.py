@@ -19,7 +19,7 @@ from followers.clock import as_utc
 from followers.models import Follower
 from followers.mongo import collection
 from notifications.admin_tables import sizing_words
-from notifications.choices import Reason
+from notifications.choices import AckEvent, Reason
 from notifications.models import Delivery, Notification, Sizing, TradeEvent
 from notifications.rendering import plain
 
@@ -124,6 +124,7 @@ def _delivery(delivery: Delivery, addresses: dict[Any, str]) -> Document:
         "attempts": delivery.attempts,
         "sent_at": _time(delivery.sent_at),
         "delivered_at": _time(delivery.delivered_at),
+        **{f"ack_{event}_at": _time(getattr(delivery.acks, event, None)) for event in AckEvent.values},
         "next_attempt_at": _time(delivery.next_attempt_at),
         "provider_message_id": delivery.provider_message_id,
         "error_code": code,

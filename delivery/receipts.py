@@ -41,7 +41,7 @@ from followers.mongo import collection, durably
 from notifications.choices import DeliveryState
 from notifications.models import Notification
 from notifications.reviews import DEAD
-from notifications.statements import change_deliveries
+from notifications.statements import arrived, change_deliveries
 
 logger = structlog.get_logger(__name__)
 Document = dict[str, Any]
@@ -151,7 +151,7 @@ def _change(reference: Reference, receipt: Receipt, policy: ChannelPolicy, now: 
     if receipt.outcome is Outcome.SENT:
         return {**told, "state": SENT}
     if receipt.outcome is Outcome.DELIVERED:
-        return {**told, "state": DeliveryState.DELIVERED.value, "delivered_at": now}
+        return {**told, **arrived(now)}
     lost = {**told, "state": DeliveryState.FAILED.value}
     if receipt.outcome is not Outcome.RETRY:
         return lost

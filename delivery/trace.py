@@ -14,6 +14,7 @@ from bson.errors import InvalidId
 from followers.choices import Channel
 from followers.models import Endpoint, Follower
 from followers.mongo import collection
+from notifications.choices import AckEvent
 from notifications.models import InAppEntry, Notification, TradeEvent, Update
 from notifications.rendering import plain
 from notifications.statements import event, event_id, notifications_of
@@ -161,6 +162,8 @@ def _delivery_steps(delivery: Document) -> list[Step]:
         ]
     if delivery["delivered_at"]:
         steps.append(Step(delivery["delivered_at"], f"{name}: confirmed"))
+    acks = delivery.get("acks") or {}
+    steps += [Step(acks[event], f"{name}: {event}, says the app") for event in AckEvent.values if acks.get(event)]
     return steps
 
 

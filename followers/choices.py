@@ -17,6 +17,9 @@ class Channel(TextChoices):
 VENDOR_CHANNELS = tuple(c for c in Channel if c is not Channel.IN_APP)
 """The channels that speak to somebody else's servers."""
 
+PUSH_CHANNELS = (Channel.FCM, Channel.APNS, Channel.ONESIGNAL)
+"""The channels that end in an app: it registers its own device, and can say what became of an alert."""
+
 
 class Platform(TextChoices):
     """What kind of device stands behind a push endpoint; empty where the channel has no devices."""

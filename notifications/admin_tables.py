@@ -13,7 +13,7 @@ from followers.admin_base import EMPTY, badge, link, list_link, moment, plain, t
 from followers.choices import Channel
 from followers.models import Endpoint
 from followers.mongo import collection, durably
-from notifications.choices import DeliveryState, FanOutState, NotificationState, Priority, Reason
+from notifications.choices import AckEvent, DeliveryState, FanOutState, NotificationState, Priority, Reason
 from notifications.models import Attempt, Delivery, Notification, Sizing, TradeEvent, Update
 from notifications.statements import EVENT_INDEX
 
@@ -104,16 +104,11 @@ def _delivery(delivery: Delivery, addresses: dict[ObjectId, str]) -> SafeString:
             )
         ],
     )
+    acks = [getattr(delivery.acks, event, None) for event in AckEvent.values]
+    known = (delivery.last_attempt_at, delivery.next_attempt_at, delivery.sent_at, delivery.delivered_at, *acks)
     times = table(
-        ("Last attempt", "Next attempt", "Sent", "Delivered"),
-        [
-            tuple(
-                map(
-                    moment,
-                    (delivery.last_attempt_at, delivery.next_attempt_at, delivery.sent_at, delivery.delivered_at),
-                )
-            )
-        ],
+        ("Last attempt", "Next attempt", "Sent", "Delivered", *(f"{event.label} in the app" for event in AckEvent)),
+        [tuple(map(moment, known))],
     )
     trouble = table(
         ("Error code", "Error message", "Batch"),

@@ -69,6 +69,14 @@ class DeliveryState(TextChoices):
     CANCELLED = "cancelled", "Cancelled"  # Withdrawn before it was sent.
 
 
+class AckEvent(TextChoices):
+    """What an app may say of an alert. Each is kept as it was said; none stands for another."""
+
+    RECEIVED = "received", "Received"  # The app has it.
+    SEEN = "seen", "Seen"  # It was in front of a person.
+    OPENED = "opened", "Opened"  # A person opened it.
+
+
 class NotificationState(TextChoices):
     """The summary of a notification's deliveries; always derived, never set by hand."""
 

@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 
 from followers import clock
 from followers.outage import MONGODB, REDIS
-from notifications import frames, inbox, live, tickets, tokens
+from notifications import acks, frames, inbox, live, tickets, tokens
+from notifications.acks import Acknowledged
 from notifications.frames import (
     Ack,
     Archive,
@@ -194,8 +195,11 @@ class InboxConsumer(AsyncWebsocketConsumer):
             await self._send_frame(frames.error(ErrorCode.UNAVAILABLE, "Try again in a moment."))
 
     async def _acknowledge(self, frame: Ack) -> None:
-        if not await _in_thread(inbox.acknowledge)(self.follower_id, frame.id, clock.now()):
-            raise FrameError(ErrorCode.NOT_FOUND, f"There is no alert {frame.id}.")
+        match await _in_thread(acks.acknowledge)(self.follower_id, frame, clock.now()):
+            case Acknowledged.NOT_FOUND:
+                raise FrameError(ErrorCode.NOT_FOUND, f"Alert {frame.id} was not sent to you on {frame.channel}.")
+            case Acknowledged.WHICH_DEVICE:
+                raise FrameError(ErrorCode.INVALID_ACK, f"You have several devices on {frame.channel}: `device_id`?")
 
     async def _change(self, frame: Read | Unread | Archive) -> None:
         if not await _in_thread(_change_entry)(self.follower_id, frame, clock.now()):

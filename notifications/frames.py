@@ -8,7 +8,8 @@ Server to client:
   {"type": "pong", "now"}                            The server's time: by it, and no other clock, alerts expire.
   {"type": "error", "code", "message"}
 Client to server:
-  {"type": "ack", "id"}                      The alert has arrived.
+  {"type": "ack", "id", "event", "channel", "device_id"}  What became of the alert in the app: see `Ack`. All but the
+                                             id may be left out: then it was received, in the app.
   {"type": "read", "id"}                     A person has seen it.
   {"type": "unread", "id"}                   It is to count as new again.
   {"type": "archive", "id"}                  It leaves the inbox, for good.
@@ -30,10 +31,14 @@ from typing import Any
 import orjson
 from bson import ObjectId
 
+from followers.choices import PUSH_CHANNELS, Channel
 from followers.clock import as_utc
+from notifications.choices import AckEvent
 
 MAX_FRAME_BYTES = 16_384
 MAX_KNOWN_IDS = 500
+ACK_CHANNELS = (Channel.IN_APP, *PUSH_CHANNELS)
+"""The channels on which an app can say what became of an alert."""
 
 
 class ErrorCode(StrEnum):
@@ -43,6 +48,7 @@ class ErrorCode(StrEnum):
     INVALID_FRAME = "invalid_frame"  # Not a JSON object in a text frame.
     UNKNOWN_TYPE = "unknown_type"
     INVALID_ID = "invalid_id"
+    INVALID_ACK = "invalid_ack"  # An event, channel or device that cannot be acknowledged.
     INVALID_SINCE = "invalid_since"
     NOT_FOUND = "not_found"  # Not in this follower's inbox, or no longer.
     UNAVAILABLE = "unavailable"  # The database is away; try again.
@@ -99,7 +105,17 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ack:
+    """What an app says of one alert, by socket or by REST.
+
+    Parameters:
+      channel: Which of the alert's deliveries is meant: in_app, or the push channel it came by.
+      device: The device that it came to, as the push message's `device_id` says. None = in_app, or the only device.
+    """
+
     id: ObjectId
+    event: AckEvent = AckEvent.RECEIVED
+    channel: Channel = Channel.IN_APP
+    device: ObjectId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +152,6 @@ class Resume:
 Parsed = Ack | Read | Unread | Archive | ReadAll | Resume | Ping
 
 WITH_AN_ID: dict[str, Callable[[ObjectId], Parsed]] = {
-    ClientFrame.ACK: Ack,
     ClientFrame.READ: Read,
     ClientFrame.UNREAD: Unread,
     ClientFrame.ARCHIVE: Archive,
@@ -159,6 +174,8 @@ def parse(text: str | None) -> Parsed:
     match frame.get("type"):
         case str(type_) if type_ in WITH_AN_ID:
             return WITH_AN_ID[type_](_object_id(frame.get("id")))
+        case ClientFrame.ACK:
+            return _ack(frame)
         case ClientFrame.READ_ALL:
             return ReadAll()
         case ClientFrame.RESUME:
@@ -167,6 +184,23 @@ def parse(text: str | None) -> Parsed:
             return Ping()
         case _:
             raise FrameError(ErrorCode.UNKNOWN_TYPE, f"A frame's type is one of {', '.join(ClientFrame)}.")
+
+
+def _ack(frame: dict[str, Any]) -> Ack:
+    event, channel = frame.get("event", AckEvent.RECEIVED.value), frame.get("channel", Channel.IN_APP.value)
+    device = frame.get("device_id")
+    if event not in AckEvent.values:
+        raise FrameError(ErrorCode.INVALID_ACK, f"`event` is one of {', '.join(AckEvent.values)}.")
+    if channel not in ACK_CHANNELS:
+        raise FrameError(ErrorCode.INVALID_ACK, f"`channel` is one of {', '.join(ACK_CHANNELS)}.")
+    if device is not None and channel == Channel.IN_APP:
+        raise FrameError(ErrorCode.INVALID_ACK, "`device_id` goes with a push channel.")
+    return Ack(
+        _object_id(frame.get("id")),
+        AckEvent(event),
+        Channel(channel),
+        None if device is None else _object_id(device),
+    )
 
 
 def _object_id(value: Any) -> ObjectId:

@@ -12,12 +12,8 @@ from typing import Any, TypeVar
 
 from bson import ObjectId
 
-from followers.choices import Channel
 from followers.mongo import Position, collection, durably, older_than
-from notifications.choices import DeliveryState
-from notifications.models import InAppEntry, Notification
-from notifications.statements import change_deliveries, ended
-from notifications.telemetry import DELIVERIES
+from notifications.models import InAppEntry
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -101,22 +97,6 @@ def unread_counts(follower_ids: Collection[ObjectId], now: datetime) -> dict[Obj
 
 def unread_count(follower_id: ObjectId, now: datetime) -> int:
     return unread_counts([follower_id], now)[follower_id]
-
-
-def acknowledge(follower_id: ObjectId, notification_id: ObjectId, now: datetime) -> bool:
-    """in_app sent → delivered: the app has the alert. Once acknowledged it stays so, with its first time.
-
-    Returns whether the follower has such an alert. Its entry may be gone from the inbox by now.
-    """
-    mine = {"_id": notification_id, "follower_id": follower_id}
-    waiting = {"channel": Channel.IN_APP.value, "state": DeliveryState.SENT.value}
-    here = {"$and": [{"$eq": [f"$$d.{name}", value]} for name, value in waiting.items()]}
-    change = change_deliveries(here, {**ended(DeliveryState.DELIVERED), "delivered_at": now})
-    query = {**mine, "deliveries": {"$elemMatch": waiting}}
-    if _patiently(lambda: collection(Notification).update_one(query, change)).matched_count:
-        DELIVERIES.labels(Channel.IN_APP.value, DeliveryState.DELIVERED.value, "").inc()
-        return True
-    return _patiently(lambda: collection(Notification).find_one(mine, {"_id": 1})) is not None
 
 
 def mark_read(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:

@@ -197,6 +197,14 @@ class Attempt(EmbeddedModel):
     breaker = models.CharField(max_length=16, blank=True, help_text="The channel's circuit breaker when it was sent.")
 
 
+class Acks(EmbeddedModel):
+    """What the follower's app said of a delivery, and when it first did: an AckEvent each."""
+
+    received = models.DateTimeField(null=True, blank=True)
+    seen = models.DateTimeField(null=True, blank=True)
+    opened = models.DateTimeField(null=True, blank=True)
+
+
 class Delivery(EmbeddedModel):
     """One alert on one endpoint. `in_app` has no endpoint; it is inserted as sent."""
 
@@ -215,6 +223,7 @@ class Delivery(EmbeddedModel):
     error_message = models.CharField(max_length=500, blank=True)
     sent_at = models.DateTimeField(null=True, blank=True)
     delivered_at = models.DateTimeField(null=True, blank=True)
+    acks = EmbeddedModelField(Acks, null=True, blank=True)
     attempt_log = EmbeddedModelArrayField(Attempt, default=list, blank=True)
 
 

@@ -133,6 +133,21 @@ def ended(state: DeliveryState, reason: Reason | str = "") -> Document:
     }
 
 
+def arrived(now: datetime) -> Document:
+    """queued, unknown or sent → delivered, as fields over `$$d`: a receipt or the follower's app says so.
+
+    The batch stays: whoever holds it records its attempt and lets go.
+    """
+    return {
+        "state": DeliveryState.DELIVERED.value,
+        "sent_at": {"$ifNull": ["$$d.sent_at", now]},
+        "delivered_at": now,
+        "next_attempt_at": None,
+        "error_code": "",
+        "error_message": "",
+    }
+
+
 def ended_unsent(state: DeliveryState, reason: Reason) -> Document:
     """`ended` as an expression over `$$d`: `unknown` if an earlier attempt may have been accepted by the vendor."""
     doubtful = {"$in": ["unknown", "$$d.attempt_log.outcome"]}

@@ -24,6 +24,7 @@ class Match:
     route: str = "send"  # `send`; `token` (FCM's OAuth endpoint); `open_dm` (Discord); `*` = every route.
     address: str | None = None
     addresses: list[str] | None = None
+    prefix: str | None = None  # How the address begins; of a webhook, its token.
     fraction: float | None = None  # 0..1
     fraction_of: str = "addresses"  # or `requests`: by address the same ones always, by request at random.
     every: int | None = None  # Every n-th request that meets the conditions above.
@@ -74,6 +75,8 @@ class Rule:
             return False
         if match.address not in (None, address) or (match.addresses is not None and address not in match.addresses):
             return False
+        if match.prefix is not None and not distinctive(address).startswith(match.prefix):
+            return False
         if match.fraction is None:
             return True
         share = generator.random() if match.fraction_of == "requests" else share_of(address, seed)
@@ -90,6 +93,11 @@ class Rule:
             self._met_by_address[address] += 1
             return self._met_by_address[address] <= match.first_n_per_address
         return True
+
+
+def distinctive(address: str) -> str:
+    """The part of an address that its owner chooses: all of it, of a webhook (`{id}/{token}`) the token."""
+    return address.rpartition("/")[2]
 
 
 def share_of(address: str, seed: int) -> float:
@@ -121,9 +129,13 @@ class Behaviour:
 
     def rule_for(self, route: str, address: str) -> Rule | None:
         for rule in self.rules:
-            if rule.matches(route, address, self.seed, self._generator):
+            if self.takes(rule, route, address):
                 return rule
         return None
+
+    def takes(self, rule: Rule, route: str, address: str) -> bool:
+        """Whether the rule takes this request; asking counts it."""
+        return rule.matches(route, address, self.seed, self._generator)
 
     def delay_seconds(self, rule: Rule | None) -> float:
         milliseconds = self.latency_ms if rule is None or rule.latency_ms is None else rule.latency_ms

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import orjson
 
-from devstack.vendors.behaviour import Behaviour, BehaviourError, Rule, parse_behaviour
+from devstack.vendors import magic
+from devstack.vendors.behaviour import Behaviour, BehaviourError, Rule, distinctive, parse_behaviour
 from devstack.vendors.messages import JSON_HEADERS, Call, Ending, Message, RefusedError, Reply, Request
 from devstack.vendors.receipts import Receipt, Receipts, Repeats
 from devstack.vendors.recorder import Recorder, new_id, now
@@ -38,6 +39,8 @@ class Vendor(ABC):
         self.recorder = recorder
         self.behaviour = Behaviour(options=dict(self.options))
         self.receipts = Receipts(recorder)
+        self._magic = magic.rules_of(self.name)
+        self._magic_prefixes = tuple(rule.match.prefix or "" for rule in self._magic)
 
     @abstractmethod
     def receive(self, request: Request) -> Call:
@@ -99,7 +102,7 @@ class Vendor(ABC):
         rule = None
         try:
             call = self.receive(request)
-            rule = self.behaviour.rule_for(call.route, call.address)
+            rule = self.behaviour.rule_for(call.route, call.address) or self._magic_rule(call)
             reply = self._perform(call) if rule is None else self._perform_under(rule, call)
         except RefusedError as refused:
             self.recorder.refused[refused.code] += 1
@@ -108,6 +111,13 @@ class Vendor(ABC):
         if reply.message_id:
             self._tell(call, rule, reply)
         return reply
+
+    def _magic_rule(self, call: Call) -> Rule | None:
+        """What its address alone asks for (`magic`). Nearly no address is one: they are looked at all at once."""
+        if not distinctive(call.address).startswith(self._magic_prefixes):
+            return None
+        matching = (rule for rule in self._magic if self.behaviour.takes(rule, call.route, call.address))
+        return next(matching, None)
 
     def _tell(self, call: Call, rule: Rule | None, reply: Reply) -> None:
         """Post the receipts of a message that was taken over: after its answer, or before it where a rule says so."""
@@ -194,6 +204,8 @@ class Vendor(ABC):
         self.receipts.forget()
         self.recorder.clear()
         self.behaviour.start_again()
+        for rule in self._magic:
+            rule.start_again()
 
 
 def _ending_of(reset: bool | str) -> Ending:

@@ -6,11 +6,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from followers.choices import Channel, Environment, Platform
+from followers.choices import PUSH_CHANNELS, Environment, Platform
 from followers.preferences import DAYS, Level
-
-PUSH_CHANNELS = (Channel.FCM, Channel.APNS, Channel.ONESIGNAL)
-"""What an app may register by itself. Whose a phone number or a webhook is needs proof: services register those."""
 
 
 class HoursSerializer(serializers.Serializer[Any]):

@@ -19,6 +19,14 @@ class SizingSerializer(serializers.Serializer[Any]):
     capped = serializers.BooleanField()
 
 
+class AcksSerializer(serializers.Serializer[Any]):
+    """When the follower's app first said each."""
+
+    received = serializers.DateTimeField(allow_null=True)
+    seen = serializers.DateTimeField(allow_null=True)
+    opened = serializers.DateTimeField(allow_null=True)
+
+
 class DeliverySerializer(serializers.Serializer[Any]):
     channel = serializers.ChoiceField(choices=Channel.values)
     state = serializers.ChoiceField(choices=DeliveryState.choices)
@@ -32,6 +40,7 @@ class DeliverySerializer(serializers.Serializer[Any]):
     next_attempt_at = serializers.DateTimeField(allow_null=True)
     sent_at = serializers.DateTimeField(allow_null=True)
     delivered_at = serializers.DateTimeField(allow_null=True)
+    acks = AcksSerializer()
 
 
 class AlertSerializer(serializers.Serializer[Any]):
@@ -59,7 +68,8 @@ class AlertSerializer(serializers.Serializer[Any]):
 class StepSerializer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
     what = serializers.CharField(
-        help_text="executed, received, stored, sent, delivered, read, archived, or attempt_ and what came of it."
+        help_text="executed, received, stored, sent, delivered, read, archived; attempt_ and what came of it; "
+        "ack_ and what the app said."
     )
     channel = serializers.CharField(allow_null=True)
     address = serializers.CharField(allow_null=True)

@@ -22,7 +22,7 @@ from followers.models import Follower, Trader
 from followers.upserts import known_ids
 from notifications import lookup
 from notifications.api import alert_serializers as serializers
-from notifications.choices import NotificationState
+from notifications.choices import AckEvent, NotificationState
 from notifications.lookup import Addresses, Wanted
 from notifications.rendering import plain
 from notifications.statements import event_id
@@ -38,9 +38,11 @@ EXAMPLE: Document = {
     "sizing": {"suggested_qty": "5", "ratio": "0.1", "reason": None, "exit_fraction": None, "is_estimate": False,
                "capped": False},
     "deliveries": [
-        {"channel": "in_app", "state": "sent", "in_progress": False, "endpoint_id": None, "address": None,
+        {"channel": "in_app", "state": "delivered", "in_progress": False, "endpoint_id": None, "address": None,
          "attempts": 0, "error_code": None, "error_message": None, "provider_message_id": None,
-         "next_attempt_at": None, "sent_at": "2026-11-21T09:15:00.310Z", "delivered_at": None},
+         "next_attempt_at": None, "sent_at": "2026-11-21T09:15:00.310Z",
+         "delivered_at": "2026-11-21T09:15:00.402Z",
+         "acks": {"received": "2026-11-21T09:15:00.402Z", "seen": None, "opened": None}},
     ],
 }  # fmt: skip
 
@@ -182,7 +184,14 @@ def _delivery(delivery: Document, addresses: Addresses) -> Document:
         "error_message": addresses.kept_out_of(delivery["error_message"], endpoint) or None,
         "provider_message_id": delivery["provider_message_id"] or None,
         **{name: _time(delivery[name]) for name in ("next_attempt_at", "sent_at", "delivered_at")},
+        "acks": {event: _time(at) for event, at in _acks(delivery).items()},
     }
+
+
+def _acks(delivery: Document) -> Document:
+    """Event → when the app first said so, or None."""
+    stored = delivery.get("acks") or {}
+    return {event: stored.get(event) for event in AckEvent.values}
 
 
 def _timeline(row: Document, addresses: Addresses) -> list[Document]:
@@ -214,6 +223,7 @@ def _timeline(row: Document, addresses: Addresses) -> list[Document]:
         if not delivery["attempt_log"]:
             steps.append(_step(delivery["sent_at"], "sent", channel, address))
         steps.append(_step(delivery["delivered_at"], "delivered", channel, address))
+        steps += [_step(at, f"ack_{event}", channel, address) for event, at in _acks(delivery).items()]
     return sorted((step for step in steps if step["at"] is not None), key=lambda step: step["at"])
 
 

@@ -16,7 +16,6 @@ from followers.addresses import mask_address
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
 from followers.api.person_serializers import (
-    PUSH_CHANNELS,
     DeviceSerializer,
     DevicesSerializer,
     DeviceToRegister,
@@ -24,6 +23,7 @@ from followers.api.person_serializers import (
     PreferencesSerializer,
 )
 from followers.api.schema import BODY, NO_BODY, POSTED, problems
+from followers.choices import PUSH_CHANNELS
 from followers.members import BadValueError, read_address
 from followers.models import Endpoint, Follower
 from followers.preferences import PreferencesError
@@ -123,6 +123,7 @@ class DeviceView(FollowerView):
 def _address(request: Request) -> Any:
     if not isinstance(request.data, dict):
         raise ValidationError({"": ["An object is needed."]})
+    # Whose a phone number or a webhook is needs proof.
     if request.data.get("channel") not in {c.value for c in PUSH_CHANNELS}:
         raise ValidationError({"channel": [f"One of {', '.join(PUSH_CHANNELS)}; services register the others."]})
     try:

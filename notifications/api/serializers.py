@@ -7,6 +7,10 @@ from typing import Any
 from bson import ObjectId
 from rest_framework import serializers
 
+from followers.choices import Channel
+from notifications.choices import AckEvent
+from notifications.frames import ACK_CHANNELS
+
 MAX_IDS = 500
 
 
@@ -54,7 +58,21 @@ class ReadCountSerializer(serializers.Serializer[Any]):
 
 
 class AckSerializer(serializers.Serializer[Any]):
-    event = serializers.ChoiceField(choices=["received", "seen", "opened"])
+    event = serializers.ChoiceField(choices=AckEvent.choices)
+    channel = serializers.ChoiceField(
+        choices=[(c.value, c.label) for c in ACK_CHANNELS],
+        default=Channel.IN_APP.value,
+        help_text="Which of the alert's deliveries is meant: `in_app`, or the push channel it came by.",
+    )
+    device_id = ObjectIdField(
+        required=False,
+        help_text="The push message's `device_id`; may be left out where the alert went to one device on the channel.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "device_id" in attrs and attrs["channel"] == Channel.IN_APP:
+            raise serializers.ValidationError({"device_id": ["It goes with a push channel."]}, code="not_in_app")
+        return attrs
 
 
 class MintSerializer(serializers.Serializer[Any]):

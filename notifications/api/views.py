@@ -12,6 +12,7 @@ from typing import Any
 from bson import ObjectId
 from django.conf import settings
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -22,11 +23,13 @@ from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
 from followers.api.schema import NO_BODY, PAGED, POSTED, problems
 from followers.api.views import ApiView, ServiceView
-from followers.choices import Scope
+from followers.choices import Channel, Scope
 from followers.models import Follower
-from notifications import frames, inbox, live, tickets, tokens
+from notifications import acks, frames, inbox, live, tickets, tokens
+from notifications.acks import Acknowledged
 from notifications.api import serializers
 from notifications.api.authentication import FollowerAuthentication
+from notifications.choices import AckEvent
 
 
 class FollowerView(ApiView):
@@ -168,20 +171,33 @@ class InboxArchiveView(ManyChangeView):
     tell = staticmethod(_tell_archived)
 
 
+PUSHED = {"event": "received", "channel": "fcm", "device_id": "6742a1c83f0e9d5b7c8a1e2f"}
+
+
 class EntryAckView(FollowerView):
     @extend_schema(
         operation_id="inbox_entry_ack",
         tags=["Inbox"],
-        summary="The alert has arrived: its in-app delivery becomes delivered",
+        summary="What became of the alert in the app: its delivery becomes delivered",
+        description="Each event's first time is kept. With a push channel it is told of that device's delivery.",
         request=serializers.AckSerializer,
         responses={204: NO_BODY, **problems(404, *POSTED)},
-        examples=[OpenApiExample("It was shown", {"event": "seen"}, request_only=True)],
+        examples=[
+            OpenApiExample("It was in front of a person", {"event": "seen"}, request_only=True),
+            OpenApiExample("A push message has come", PUSHED, request_only=True),
+        ],
     )
     def post(self, request: Request, entry_id: str) -> Response:
         given = serializers.AckSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        if not inbox.acknowledge(request.user.follower_id, ObjectId(entry_id), clock.now()):
-            raise ProblemError(ErrorCode.NOT_FOUND)
+        event, channel, device = map(given.validated_data.get, ("event", "channel", "device_id"))
+        ack = frames.Ack(ObjectId(entry_id), AckEvent(event), Channel(channel), device)
+        match acks.acknowledge(request.user.follower_id, ack, clock.now()):
+            case Acknowledged.NOT_FOUND:
+                raise ProblemError(ErrorCode.NOT_FOUND)
+            case Acknowledged.WHICH_DEVICE:
+                words = f"The alert went to several of your devices on {channel}; this says which."
+                raise ValidationError({"device_id": [words]}, code="required")
         return Response(status=204)
 
 

@@ -12,7 +12,9 @@ from followers import clock
 from followers.choices import Scope
 from followers.mongo import collection
 from notifications import lookup
-from notifications.choices import NotificationState
+from notifications.acks import acknowledge
+from notifications.choices import AckEvent, NotificationState
+from notifications.frames import Ack
 from notifications.lookup import Wanted
 from notifications.models import Notification
 from notifications.statements import event_id
@@ -51,6 +53,24 @@ def test_an_alert_is_shown_with_its_deliveries_and_its_timeline(service, vendors
     assert (fcm["channel"], fcm["state"], fcm["attempts"]) == ("fcm", "sent", 1)
     assert [step["what"] for step in shown["timeline"]][:3] == ["executed", "received", "stored"]
     assert "attempt_sent" in [step["what"] for step in shown["timeline"]]
+
+
+def test_what_the_app_said_is_shown_of_each_delivery(service):
+    trader = make_trader()
+    follower = make_follower(trader, "fcm")
+    event = trade(trader)
+    fan_out(event)
+    row = alert(event, follower)["_id"]
+    at = clock.now().replace(microsecond=0)
+    acknowledge(follower.pk, Ack(row, AckEvent.SEEN), at)
+
+    shown = service.get(f"{ALERTS}{row}").json()
+
+    in_app, fcm = shown["deliveries"]
+    said = at.isoformat().replace("+00:00", "Z")
+    assert in_app["acks"] == {"received": None, "seen": said, "opened": None}
+    assert set(fcm["acks"].values()) == {None}
+    assert ("ack_seen", "in_app", said) in [(s["what"], s["channel"], s["at"]) for s in shown["timeline"]]
 
 
 def test_no_address_is_whole_not_even_in_a_vendors_words(service):

@@ -9,11 +9,12 @@ import pytest
 from bson import ObjectId
 
 from followers import clock
+from followers.choices import PUSH_CHANNELS
 from followers.mongo import collection
 from notifications import inbox, live
 from notifications.models import InAppEntry
 from tests.api.conftest import as_follower, code_of
-from tests.web.builders import inbox_entry, notification, stored_alert, stored_entry
+from tests.web.builders import inbox_entry, notification, sent_push, stored_alert, stored_entry
 
 INBOX = "/api/v1/inbox/"
 
@@ -135,17 +136,67 @@ def test_an_acknowledged_alert_is_delivered_in_the_app(ann, event):
     answer = as_follower(ann).post(f"{INBOX}{alert}/ack", {"event": event}, format="json")
 
     assert answer.status_code == 204
-    assert notification(alert)["deliveries"][0]["state"] == "delivered"
+    in_app = notification(alert)["deliveries"][0]
+    assert (in_app["state"], list(in_app["acks"])) == ("delivered", [event])
+
+
+@pytest.mark.parametrize("channel", PUSH_CHANNELS)
+def test_an_acknowledged_push_message_is_delivered_on_its_channel(ann, channel):
+    alert = stored_alert(ann)["_id"]
+    device = sent_push(alert, channel)
+    body = {"event": "opened", "channel": channel, "device_id": str(device)}
+
+    assert as_follower(ann).post(f"{INBOX}{alert}/ack", body, format="json").status_code == 204
+
+    in_app, *_, push = notification(alert)["deliveries"]
+    assert (in_app["state"], push["state"], list(push["acks"])) == ("sent", "delivered", ["opened"])
+
+
+def test_with_several_devices_the_acknowledgement_must_say_which(ann):
+    alert = stored_alert(ann)["_id"]
+    sent_push(alert, "apns")
+    sent_push(alert, "apns")
+    before = notification(alert)
+
+    answer = as_follower(ann).post(f"{INBOX}{alert}/ack", {"event": "seen", "channel": "apns"}, format="json")
+
+    assert code_of(answer, 400) == "invalid"
+    assert [(error["field"], error["code"]) for error in answer.json()["errors"]] == [("device_id", "required")]
+    assert notification(alert) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "event"),
+        ({"event": "eaten"}, "event"),
+        ({"event": "seen", "channel": "sms"}, "channel"),
+        ({"event": "seen", "channel": "pigeon"}, "channel"),
+        ({"event": "seen", "channel": "fcm", "device_id": "x"}, "device_id"),
+        ({"event": "seen", "device_id": "6" * 24}, "device_id"),
+    ],
+)
+def test_a_wrong_acknowledgement_names_its_field(ann, body, field):
+    alert = stored_alert(ann)["_id"]
+
+    answer = as_follower(ann).post(f"{INBOX}{alert}/ack", body, format="json")
+
+    assert code_of(answer, 400) == "invalid"
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
 def test_nobody_reaches_anothers_entry(ann, bob, frames):
     entry = stored_alert(bob)["_id"]
+    sent_push(entry, "fcm")
     before = inbox_entry(entry), notification(entry)
     client = as_follower(ann)
 
     for call in ("read", "unread", "archive"):
         assert code_of(client.patch(f"{INBOX}{entry}/{call}"), 404) == "not_found"
-    assert code_of(client.post(f"{INBOX}{entry}/ack", {"event": "seen"}, format="json"), 404) == "not_found"
+    device = before[1]["deliveries"][-1]["endpoint"]
+    for said in ({}, {"channel": "fcm"}, {"channel": "fcm", "device_id": str(device)}):
+        ack = {"event": "seen", **said}
+        assert code_of(client.post(f"{INBOX}{entry}/ack", ack, format="json"), 404) == "not_found"
 
     assert (inbox_entry(entry), notification(entry)) == before
     assert frames == []

@@ -25,7 +25,8 @@ from followers import clock
 from followers.choices import Channel
 from followers.models import Endpoint
 from followers.mongo import collection
-from notifications.inbox import acknowledge
+from notifications.acks import acknowledge
+from notifications.frames import Ack
 from notifications.models import Notification
 from notifyhub import metrics
 from tests.notifyhub.metrics import added, look, parsed, quantile_bounds, values_by
@@ -153,7 +154,7 @@ def test_a_receipt_and_an_acknowledgement_count_as_delivered(vendors: Sandbox) -
     arrived = Receipt(Outcome.DELIVERED, "delivered", provider_message_id=sms["provider_message_id"])
     for _ in range(2):
         settle(Reference(row["_id"], sms["endpoint"], world.ObjectId()), Channel.SMS, arrived, clock.now())
-        acknowledge(follower.pk, row["_id"], clock.now())
+        acknowledge(follower.pk, Ack(row["_id"]), clock.now())
 
     expected = {("sms", "delivered", ""): 1, ("in_app", "delivered", ""): 1}
     assert added(before, look(), DELIVERIES, *OUTCOMES) == expected

@@ -14,8 +14,9 @@ from followers.models import Endpoint, Follower
 from followers.mongo import collection, durably
 from followers.statements import deactivate_endpoint
 from notifications import reviews
+from notifications.acks import acknowledge
 from notifications.choices import DeliveryState, Reason
-from notifications.inbox import acknowledge
+from notifications.frames import Ack
 from notifications.models import Notification
 from notifications.statements import change_deliveries, derive, ended
 from tests.pipeline import world
@@ -139,7 +140,7 @@ def test_an_unread_inbox_entry_is_nobody_reached_and_a_read_one_settles_it(vendo
     world.deliver_all()
     opened(event, follower)
 
-    assert acknowledge(follower.pk, world.alert(event, follower)["_id"], clock.now())
+    acknowledge(follower.pk, Ack(world.alert(event, follower)["_id"]), clock.now())
 
     found = review(event, follower)
     assert found is not None

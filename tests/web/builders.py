@@ -57,13 +57,28 @@ def stored_alert(follower: Follower, created_at: datetime | None = None, **field
                 "state": "pending",
                 "wake_at": wake_at,
                 "deliveries": [
-                    {"channel": "in_app", "state": "sent", "batch": None, "next_attempt_at": None},
-                    {"channel": "fcm", "state": "queued", "batch": None, "next_attempt_at": wake_at},
+                    {"channel": "in_app", "endpoint": None, "state": "sent", "batch": None, "next_attempt_at": None},
+                    {
+                        "channel": "fcm",
+                        "endpoint": ObjectId(),
+                        "state": "queued",
+                        "batch": None,
+                        "next_attempt_at": wake_at,
+                        "attempt_log": [],
+                    },
                 ],
             }
         ]
     )
     return document
+
+
+def sent_push(alert: ObjectId, channel: str) -> ObjectId:
+    """Adds a delivery that its vendor has accepted to an alert. Returns its device."""
+    device = ObjectId()
+    delivery = {"channel": channel, "endpoint": device, "state": "sent", "batch": None, "attempt_log": []}
+    collection(Notification).update_one({"_id": alert}, {"$push": {"deliveries": delivery}})
+    return device
 
 
 def notification(oid: ObjectId) -> dict[str, Any]:

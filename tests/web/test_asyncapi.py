@@ -81,7 +81,10 @@ def test_what_the_server_says_fits_its_description(frame: dict[str, Any]):
 
 @pytest.mark.parametrize("type_", list(ClientFrame))
 def test_what_is_described_is_understood(type_: str):
-    frame = {"type": type_, "id": str(ObjectId()), "since": frames.rfc3339(clock.now()), "known": [str(ObjectId())]}
+    frame = {
+        "type": type_, "id": str(ObjectId()), "since": frames.rfc3339(clock.now()), "known": [str(ObjectId())],
+        "event": "seen", "channel": "fcm", "device_id": str(ObjectId()),
+    }  # fmt: skip
     needed = {name: frame[name] for name in _payload(type_)["properties"]}
 
     validate(type_, needed)
@@ -93,6 +96,17 @@ def _payload(message: str) -> dict[str, Any]:
     if "$ref" in payload:
         return SPEC["components"]["schemas"][payload["$ref"].rsplit("/", 1)[1]]
     return payload
+
+
+def test_the_words_of_an_acknowledgement_are_those_of_the_code():
+    properties = _payload("ack")["properties"]
+    assert properties["event"]["enum"] == choices.AckEvent.values
+    assert properties["channel"]["enum"] == list(frames.ACK_CHANNELS)
+    assert frames.parse(frames.encode({"type": "ack", "id": "6" * 24})) == frames.Ack(
+        ObjectId("6" * 24), properties["event"]["default"], properties["channel"]["default"]
+    )
+    for event in choices.AckEvent:
+        assert f"`{event}`" in API_PAGE
 
 
 def test_the_words_of_a_trade_are_those_of_the_code():

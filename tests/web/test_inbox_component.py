@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, WebSocket, expect
 
 from followers import clock
 from followers.models import Follower
@@ -67,8 +67,35 @@ async def test_an_alert_arrives_live_is_acknowledged_explained_and_read(server: 
         await expect(bell(page)).to_have_attribute("aria-label", "Alerts")
         await page.wait_for_function("() => document.querySelector('notifyhub-inbox').line.waiting.length === 0")
         assert person.troubles == []
-    assert (await sync_to_async(builders.notification)(alert["_id"]))["deliveries"][0]["state"] == "delivered"
+    in_app = (await sync_to_async(builders.notification)(alert["_id"]))["deliveries"][0]
+    assert (in_app["state"], set(in_app["acks"])) == ("delivered", {"received", "seen", "opened"})
     assert (await sync_to_async(builders.inbox_entry)(alert["_id"]))["read_at"] is not None
+
+
+async def test_an_alert_in_a_closed_panel_is_received_and_not_seen(server: Server, ann: Follower):
+    sockets: list[WebSocket] = []
+    said: list[str] = []
+
+    def opened(socket: WebSocket) -> None:
+        sockets.append(socket)
+
+    async with visitor(ann) as person:
+        person.context.on("page", lambda page: page.on("websocket", opened))
+        page = await person.open(server.address)
+        await live(page)
+        sockets[0].on("framesent", lambda frame: said.extend(re.findall(r'"ack".*"event":"(\w+)"', str(frame))))
+        await bell(page).click()
+        await expect(page.locator("notifyhub-inbox .panel")).to_be_hidden()
+        async with sockets[0].expect_event("framesent", lambda frame: "received" in str(frame)):
+            await arriving(ann)
+        await expect(bell(page)).to_have_attribute("aria-label", "Alerts, 1 unread")
+        assert said == ["received"]
+
+        async with sockets[0].expect_event("framesent", lambda frame: "seen" in str(frame)):
+            await bell(page).click()
+
+        assert said == ["received", "seen"]
+        assert person.troubles == []
 
 
 async def test_two_tabs_stay_in_step(server: Server, ann: Follower):

@@ -151,12 +151,28 @@ async def test_ack_delivers_the_in_app_delivery_once(server: Server, ann: Follow
         assert await phone.everything_so_far() == []
 
     in_app, push_delivery = first["deliveries"]
-    assert in_app["state"] == "delivered"
+    assert (in_app["state"], list(in_app["acks"])) == ("delivered", ["received"])
     assert in_app["delivered_at"] >= alert["created_at"].replace(tzinfo=None)
     assert push_delivery["state"] == "queued"
     assert first["state"] == "pending"  # Derived: the other channel is unfinished.
     assert first["wake_at"] == push_delivery["next_attempt_at"]
     assert await sync_to_async(builders.notification)(alert["_id"]) == first
+
+
+async def test_ack_of_a_push_message_names_its_device(server: Server, ann: Follower):
+    alert = await stored_alert(ann)
+    devices = [await sync_to_async(builders.sent_push)(alert["_id"], "fcm") for _ in range(2)]
+    ack = {"type": "ack", "id": str(alert["_id"]), "event": "opened", "channel": "fcm"}
+    async with app(server, tokens.mint(ann)) as phone:
+        await phone.say(**ack)
+        unnamed = await phone.hear()
+        await phone.say(**ack, device_id=str(devices[1]))
+        assert await phone.everything_so_far() == []
+
+    assert (unnamed["type"], unnamed["code"]) == ("error", "invalid_ack")
+    *_, first, second = (await sync_to_async(builders.notification)(alert["_id"]))["deliveries"]
+    assert (first["state"], second["state"]) == ("sent", "delivered")
+    assert (first.get("acks"), list(second["acks"])) == (None, ["opened"])
 
 
 async def test_read_marks_the_entry_and_tells_all_sockets(server: Server, ann: Follower):
@@ -251,6 +267,13 @@ async def test_somebody_elses_alert_is_not_found_and_stays_as_it_is(
         ('{"type": "notification.created"}', "unknown_type"),
         ('{"type": "ack"}', "invalid_id"),
         ('{"type": "ack", "id": 7}', "invalid_id"),
+        ('{"type": "ack", "id": "666666666666666666666666", "event": "eaten"}', "invalid_ack"),
+        ('{"type": "ack", "id": "666666666666666666666666", "event": {"$gt": ""}}', "invalid_ack"),
+        ('{"type": "ack", "id": "666666666666666666666666", "channel": "sms"}', "invalid_ack"),
+        ('{"type": "ack", "id": "666666666666666666666666", "channel": ["fcm"]}', "invalid_ack"),
+        ('{"type": "ack", "id": "666666666666666666666666", "device_id": "666666666666666666666666"}', "invalid_ack"),
+        ('{"type": "ack", "id": "666666666666666666666666", "channel": "fcm", "device_id": {}}', "invalid_id"),
+        ('{"type": "ack", "id": "666666666666666666666666", "channel": "fcm"}', "not_found"),
         ('{"type": "read", "id": {"$ne": null}}', "invalid_id"),
         ('{"type": "read", "id": "abc"}', "invalid_id"),
         ('{"type": "resume"}', "invalid_since"),

@@ -29,8 +29,9 @@ ALERT_COLUMNS = [
     "expires_at", "state", "superseded_by", "explanation",
 ]  # fmt: skip
 DELIVERY_COLUMNS = [
-    "channel", "address", "state", "attempts", "sent_at", "delivered_at", "next_attempt_at", "provider_message_id",
-    "error_code", "error_message", "explanation", "attempt_log",
+    "channel", "address", "state", "attempts", "sent_at", "delivered_at", "ack_received_at",
+    "ack_seen_at", "ack_opened_at", "next_attempt_at", "provider_message_id", "error_code", "error_message",
+    "explanation", "attempt_log",
 ]  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 

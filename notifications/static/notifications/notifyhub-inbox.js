@@ -307,7 +307,9 @@ class NotifyHubInbox extends HTMLElement {
   /** Id → {id, created_at, expires_at, read_at, payload, element, …}. */
   #entries = new Map();
   #gone = new Set(); // Ids that left: a late answer must not bring them back.
-  #acknowledged = new Set();
+  #acknowledged = new Set(); // `${event} ${id}`
+  /** An alert is seen when half of it is in view; in a closed panel or a hidden tab nothing is. */
+  #inView = new IntersectionObserver((changes) => changes.forEach((change) => change.isIntersecting && this.#seen(change.target)), { threshold: 0.5 });
   #unread = 0;
   #next = null;
   #isLoading = false; // The next page.
@@ -386,6 +388,7 @@ class NotifyHubInbox extends HTMLElement {
     this.line = null;
     clearInterval(this.clock);
     clearTimeout(this.retry);
+    this.#inView.disconnect();
     for (const entry of this.#entries.values()) entry.element.remove();
     this.#entries.clear();
     this.#gone.clear();
@@ -499,7 +502,7 @@ class NotifyHubInbox extends HTMLElement {
       make("div", { class: "explanation", id: `why-${id}`, hidden: true }),
       make("div", { class: "track", "aria-hidden": "true" }, parts.bar),
     );
-    element.addEventListener("click", (event) => event.target.closest("button") || this.#markRead(id));
+    element.addEventListener("click", (event) => event.target.closest("button") || this.#open(id));
     return Object.assign(entry, { element, parts, why });
   }
 
@@ -576,11 +579,24 @@ class NotifyHubInbox extends HTMLElement {
     const older = [...this.#parts.feed.children].find((other) => this.#isNewer(shown, this.#entries.get(other.dataset.id)));
     this.#parts.feed.insertBefore(shown.element, older ?? null);
     this.#setRead(shown, read_at);
-    if (!read_at && !this.#acknowledged.has(id)) {
-      this.#acknowledged.add(id);
-      this.line.send({ type: "ack", id });
+    if (!read_at) {
+      this.#acknowledge(id, "received");
+      this.#inView.observe(shown.element);
     }
     return true;
+  }
+
+  /** Tells once what became of an alert here. */
+  #acknowledge(id, event) {
+    const said = `${event} ${id}`;
+    if (this.#acknowledged.has(said)) return;
+    this.#acknowledged.add(said);
+    this.line.send({ type: "ack", id, event });
+  }
+
+  #seen(element) {
+    this.#inView.unobserve(element);
+    this.#acknowledge(element.dataset.id, "seen");
   }
 
   #isNewer(entry, other) {
@@ -593,6 +609,7 @@ class NotifyHubInbox extends HTMLElement {
     if (!entry) return;
     this.#entries.delete(id);
     const { element } = entry;
+    this.#inView.unobserve(element);
     const hadFocus = element.contains(this.shadowRoot.activeElement);
     const neighbour = element.nextElementSibling ?? element.previousElementSibling;
     element.inert = true;
@@ -658,6 +675,11 @@ class NotifyHubInbox extends HTMLElement {
     this.line.send({ type: "read", id });
   }
 
+  #open(id) {
+    this.#acknowledge(id, "opened");
+    this.#markRead(id);
+  }
+
   #toggleRead(id) {
     this.#changes++;
     const entry = this.#entries.get(id);
@@ -691,7 +713,7 @@ class NotifyHubInbox extends HTMLElement {
     const isOpening = box.hidden;
     box.hidden = !isOpening;
     why.setAttribute("aria-expanded", String(isOpening));
-    this.#markRead(id);
+    this.#open(id);
     if (!isOpening || box.childElementCount) return;
     box.replaceChildren(make("span", { class: "spinner", "aria-hidden": "true" }), "Working it out");
     try {
@@ -817,7 +839,7 @@ class NotifyHubInbox extends HTMLElement {
       this.#focusEntry(moves[event.key]);
     } else if (focused.matches("article")) {
       const { id } = focused.dataset;
-      if (event.key === "Enter") this.#entries.get(id)?.why ? this.#explain(id) : this.#markRead(id);
+      if (event.key === "Enter") this.#entries.get(id)?.why ? this.#explain(id) : this.#open(id);
       else if (event.key === "Delete") this.#archive(id);
       else return;
       event.preventDefault();

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('notifications', '0015_sizing_reasons_now'),
+        ('notifications', '0016_acks'),
     ]
 
     operations = [
