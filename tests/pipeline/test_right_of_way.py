@@ -19,7 +19,7 @@ from tests.pipeline import world
 from tests.web.private_redis import PrivateRedis
 
 pytestmark = pytest.mark.django_db(transaction=True)
-EXIT = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
+EXIT: dict[str, Any] = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
 LONG_MS = 60_000
 
 
