@@ -32,7 +32,7 @@ from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS
 from followers.clock import as_utc
 from followers.models import BUCKETS
-from followers.mongo import is_passing
+from followers.mongo import is_passing, one_primary
 from followers.spans import Span, Step, tracer
 from notifications import statements as notifications
 from notifications.choices import EXITS
@@ -141,12 +141,13 @@ def _run(run: FanOut) -> None:
         notifications.supersede_entries(event, clock.now(), after_each=run.lease.keep)
     if event["trader_id"] is not None and run.shard == 0:
         _post_to_community(run)
-    for members in _audience(event, run.shard):
-        if is_stopping():
-            raise WorkerStopsError
-        _write_chunk(run, members)
-    _forget_erased(run)
-    run.lease.keep()
+    with one_primary():
+        for members in _audience(event, run.shard):
+            if is_stopping():
+                raise WorkerStopsError
+            _write_chunk(run, members)
+        _forget_erased(run)
+        run.lease.renew()  # Acknowledged by a majority: so is every inbox entry before it.
     notifications.finish_shard(event["_id"], run.shard, clock.now(), run.written)
     batches.finish(run.lease.batch, clock.now())
 
@@ -203,8 +204,10 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     claim_way(priority)
     give_way(priority)
     run.lease.keep()
-    batches.insert_batches(alerts.batches)
-    telemetry.stored(alerts.notifications, notifications.insert_notifications(alerts.notifications))
+    with one_primary():
+        batches.insert_batches_with_rows(alerts.batches)
+        present = notifications.insert_notifications(alerts.notifications)
+    telemetry.stored(alerts.notifications, present)
     logger.info("Alerts stored.", shard=run.shard, alerts=len(alerts.notifications), batches=len(alerts.batches))
     # From here on a worker may deliver, while the inboxes and the rest of the shard are still being written.
     claim_way(priority)
@@ -212,16 +215,19 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     give_way(priority)
     run.lease.keep()
     notifications.insert_entries(alerts.entries)
-    removed = _withdraw_if_closed(run, alerts)
+    withdrawn = _withdraw_if_closed(run, alerts)
+    _push([] if withdrawn else [e for e in alerts.entries if e["_id"] not in known], withdrawn)
     if follower_ids:
-        removed += notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
-    gone = {entry for _, entry in removed}
-    _push([e for e in alerts.entries if e["_id"] not in gone and e["_id"] not in known], removed)
+        # After the push, which it would hold up; for a moment an inbox may have an entry too many.
+        pruned = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
+        _push([], pruned)
     run.written += len(alerts.notifications)
 
 
 def _push(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> None:
     """Tells those who are connected. The inbox has it all: a failed push is no reason to fail the shard."""
+    if not entries and not removed:
+        return
     try:
         with tracer().step(Step.PUSH, entries=len(entries), removed=len(removed)):
             push_alerts(entries, removed)

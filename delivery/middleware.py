@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import structlog
@@ -29,6 +30,17 @@ class UvloopAsyncIO(AsyncIO):
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         super().before_worker_boot(broker, worker)
+
+
+def collect_seldom() -> None:
+    """Spares the garbage collector what it can never free, and most of its rounds.
+
+    A batch makes tens of thousands of objects that die by their reference counts; at Python's thresholds, looking
+    through them for cycles takes a tenth of a worker's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class CannotStartError(MiddlewareError):
@@ -67,6 +79,7 @@ class VendorConnections(Middleware):
             self._run(vendors.open_channels(worker.worker_threads))
         except Exception as error:
             raise CannotStartError(f"The vendors' connections could not be set up: {error}") from error
+        collect_seldom()
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         from delivery import vendors  # noqa: PLC0415

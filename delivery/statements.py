@@ -21,7 +21,7 @@ from pymongo.client_session import ClientSession
 
 from delivery.choices import KEYED_CHANNELS, BatchKind
 from delivery.models import Batch
-from followers.mongo import collection, database, durably, insert_missing, quick
+from followers.mongo import collection, database, durably, insert_missing, provisional, quick
 from notifications.choices import DeliveryState, Reason
 from notifications.models import Notification
 from notifications.statements import Pipeline, change_deliveries, derive, ended_unsent
@@ -124,6 +124,11 @@ def insert_batches(documents: list[Document]) -> None:
     insert_missing(collection(Batch), documents)
 
 
+def insert_batches_with_rows(documents: list[Document]) -> None:
+    """The same within `followers.mongo.one_primary`: the insert of the rows that name them confirms them as well."""
+    insert_missing(provisional(Batch), documents)
+
+
 # --- Claim, renew, give back, finish ---------------------------------------------------------------------------------
 def claim(batch_id: ObjectId, worker: str, lease_seconds: float) -> Document | None:
     """unclaimed → claimed: takes the batch under a new token. None = somebody else's, finished, or gone."""
@@ -197,7 +202,8 @@ def batch_head(batch_id: ObjectId) -> Document | None:
 def load(batch: Document) -> list[Document]:
     """The notifications of a batch that still carry its id, with what rendering and recording need."""
     query = {"_id": {"$in": batch["ids"]}, "deliveries.batch": batch["_id"]}
-    return durably(lambda: list(collection(Notification).find(query, LOADED_FIELDS)))
+    rows = collection(Notification)
+    return durably(lambda: list(rows.find(query, LOADED_FIELDS, batch_size=len(batch["ids"]) + 1)))
 
 
 def delivery_in(row: Document, batch_id: ObjectId) -> Document:

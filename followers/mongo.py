@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,7 @@ from pymongo import WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure, PyMongoError, WriteConcernError
+from pymongo.topology_description import TOPOLOGY_TYPE
 
 from followers.outage import MONGODB
 
@@ -55,6 +57,41 @@ def quick(model: type[Model]) -> Collection[dict[str, Any]]:
 
 
 PRIMARY_ONLY = WriteConcern(w=1, j=False)
+
+
+def provisional(model: type[Model]) -> Collection[dict[str, Any]]:
+    """The same collection, with writes that the primary alone acknowledges; only within `one_primary`."""
+    return quick(model) if _election() else collection(model)
+
+
+@contextmanager
+def one_primary() -> Iterator[None]:
+    """What is written in here goes to one primary, and its last write is acknowledged by a majority and journaled.
+
+    That write then confirms the provisional ones before it: a primary's oplog and journal have one order, and a
+    majority has all of it up to there. So several statements wait for the disks once instead of each by itself.
+
+    Raises PrimaryChangedError, a passing error, if another primary was elected meanwhile: it may lack what the old one
+    alone had acknowledged, so all of it is to be done again. A driver repeats a statement on the new primary silently,
+    but not before it has heard of its election. A sharded cluster has no single order; there every write is confirmed
+    by itself, see `provisional`.
+    """
+    before = _election()
+    yield
+    if _election() != before:
+        raise PrimaryChangedError("Another primary was elected between two writes.")
+
+
+class PrimaryChangedError(AutoReconnect):
+    """Writes that one primary was to confirm together went to two."""
+
+
+def _election() -> ObjectId | None:
+    """The newest election of a primary that the driver has heard of; None = this is no replica set."""
+    client = database().client
+    if client.topology_description.topology_type == TOPOLOGY_TYPE.Unknown:
+        client.admin.command("ping")  # Nothing was asked of it yet, or nobody answers.
+    return client.topology_description.max_election_id
 
 
 def durably(statement: Callable[[], T], repeat_for_seconds: float = REPEAT_FOR_SECONDS) -> T:

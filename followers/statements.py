@@ -31,6 +31,9 @@ ADDRESS_FIELDS = {
     "registered_at": 1,
 }
 
+AT_ONCE = 4_000
+"""Documents in one answer. MongoDB's own first one holds 101, and each of the others costs a round trip."""
+
 
 @dataclass(frozen=True, slots=True)
 class AudienceMember:
@@ -111,16 +114,19 @@ def _follows_after(query: Document, after: tuple[int, ObjectId] | None, chunk: i
             **{k: v for k, v in query.items() if k != "bucket"},
             "$and": [{"$or": [rest, {"bucket": {"$gt": bucket, "$lte": last}}]}],
         }
-    return durably(lambda: list(collection(Follow).find(query).sort([("bucket", 1), ("_id", 1)]).limit(chunk)))
+    order = [("bucket", 1), ("_id", 1)]
+    return durably(lambda: list(collection(Follow).find(query, sort=order, limit=chunk, batch_size=chunk)))
 
 
 def _with_followers(follows: list[Document]) -> list[AudienceMember]:
     ids = [f["follower_id"] for f in follows]
 
     def read() -> tuple[dict[ObjectId, Document], dict[ObjectId, list[Document]]]:
-        followers = {f["_id"]: f for f in collection(Follower).find({"_id": {"$in": ids}}, FOLLOWER_FIELDS)}
+        people = collection(Follower).find({"_id": {"$in": ids}}, FOLLOWER_FIELDS, batch_size=AT_ONCE)
+        followers = {f["_id"]: f for f in people}
         endpoints: dict[ObjectId, list[Document]] = defaultdict(list)
-        for endpoint in collection(Endpoint).find({"follower_id": {"$in": ids}, "active": True}, ENDPOINT_FIELDS):
+        theirs = {"follower_id": {"$in": ids}, "active": True}
+        for endpoint in collection(Endpoint).find(theirs, ENDPOINT_FIELDS, batch_size=AT_ONCE):
             endpoints[endpoint["follower_id"]].append(endpoint)
         return followers, endpoints
 
@@ -141,7 +147,8 @@ def community_endpoints(trader_id: ObjectId) -> list[Document]:
 def addresses(endpoint_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
     """Endpoints with their encrypted addresses, by id."""
     query = {"_id": {"$in": list(endpoint_ids)}}
-    return durably(lambda: {e["_id"]: e for e in collection(Endpoint).find(query, ADDRESS_FIELDS)})
+    found = collection(Endpoint)
+    return durably(lambda: {e["_id"]: e for e in found.find(query, ADDRESS_FIELDS, batch_size=AT_ONCE)})
 
 
 def deactivate_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: str, now: datetime) -> bool:

@@ -12,7 +12,7 @@ from bson import ObjectId
 
 from followers.choices import Channel
 from followers.clock import as_utc
-from followers.mongo import collection, durably, insert_missing, quick
+from followers.mongo import collection, durably, insert_missing, provisional, quick
 from notifications.choices import EXITS, DeliveryState, FanOutState, NotificationState, Reason
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent, Update
 from notifications.reviews import REACHED, true_review
@@ -348,7 +348,8 @@ def _free_deliveries(query: Document) -> Pipeline:
 
 # --- In-app entries --------------------------------------------------------------------------------------------------
 def insert_entries(documents: list[Document]) -> None:
-    insert_missing(collection(InAppEntry), documents)
+    """Within `followers.mongo.one_primary`; what a majority acknowledges next confirms them."""
+    insert_missing(provisional(InAppEntry), documents)
 
 
 def prune_entries(

@@ -113,13 +113,13 @@ def test_who_registers_again_is_somebody_new(service):
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-@pytest.mark.parametrize("moment", ["insert_batches", "insert_notifications", "insert_entries", "send_hints"])
+@pytest.mark.parametrize("moment", ["insert_batches_with_rows", "insert_notifications", "insert_entries", "send_hints"])
 def test_a_fan_out_that_read_them_before_brings_nothing_back(transactional_db, monkeypatch, settings, keeps, moment):
     settings.ERASURE_KEEPS_NOTIFICATIONS = keeps
     trader = make_trader()
     follower, other = make_follower(trader, "fcm"), make_follower(trader)
     (batch,) = take_in_trades(event := trade(trader))
-    module = {"insert_batches": fan_outs.batches, "send_hints": fan_outs}.get(moment, fan_outs.notifications)
+    module = {"insert_batches_with_rows": fan_outs.batches, "send_hints": fan_outs}.get(moment, fan_outs.notifications)
     step = getattr(module, moment)
 
     def erase_first(*args: Any) -> Any:
