@@ -11,7 +11,7 @@ from typing import Any
 
 from bson import ObjectId
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,13 +20,29 @@ from followers.api import cursors
 from followers.api.authentication import IsKnown
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import NO_BODY, PAGED, POSTED, problems
+from followers.api.schema import (
+    ALERT_ID,
+    NO_BODY,
+    PAGED,
+    POSTED,
+    POSTED_EMPTY,
+    answered,
+    asked,
+    parameter,
+    path_id,
+    problems,
+)
 from followers.api.views import ApiView, ServiceView
 from followers.choices import Scope
 from followers.models import Follower
 from notifications import frames, inbox, live, tickets, tokens
 from notifications.api import serializers
 from notifications.api.authentication import FollowerAuthentication
+from notifications.api.examples import ENTRY
+
+ENTRY_ID = path_id("entry_id", "The alert's id.", ALERT_ID)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before anything was made."""
 
 
 class FollowerView(ApiView):
@@ -43,12 +59,15 @@ class InboxView(FollowerView):
     @extend_schema(
         operation_id="inbox_list",
         tags=["Inbox"],
-        summary="The inbox, newest first",
+        summary="List my inbox",
+        description="The newest first. `payload` has what the app shows; its values are strings. What has expired, was "
+        "replaced or archived is not in it.",
         parameters=[
             *PAGED,
-            OpenApiParameter("since", datetime, description="Only what was made after it."),
+            parameter("since", "Only what was made after it.", "2026-11-21T09:15:00Z", format="date-time"),
         ],
         responses={200: serializers.InboxPageSerializer, **problems(400)},
+        examples=[answered("The only page", {"next": None, "results": [ENTRY]})],
     )
     def get(self, request: Request) -> Response:
         limit = cursors.limit_of(request)
@@ -62,8 +81,13 @@ class InboxCountView(FollowerView):
     @extend_schema(
         operation_id="inbox_count",
         tags=["Inbox"],
-        summary="How much is unread; with If-None-Match, whether it changed",
-        parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
+        summary="Count what is unread",
+        description="For a badge. Send the last answer's `ETag` as `If-None-Match`: a count that is still the same is "
+        "answered by 304 without a body. An app with a socket is told, and need not ask.",
+        parameters=[
+            parameter("If-None-Match", "The `ETag` of an answer.", '"unread-3"', "header"),
+        ],
+        examples=[answered("Three", {"unread": 3})],
         responses={200: serializers.CountSerializer, 304: OpenApiResponse(description="Unchanged."), **problems()},
     )
     def get(self, request: Request) -> Response:
@@ -103,25 +127,45 @@ class EntryChangeView(FollowerView):
 
 _ENTRY: dict[str, Any] = {
     "tags": ["Inbox"],
+    "parameters": [ENTRY_ID],
     "request": None,
     "responses": {204: NO_BODY, **problems(404)},
 }
 
 
-@extend_schema_view(patch=extend_schema(operation_id="inbox_entry_read", summary="unread → read", **_ENTRY))
+@extend_schema_view(
+    patch=extend_schema(
+        operation_id="inbox_entry_read",
+        summary="Mark an alert as read",
+        description="A person has seen it; every device of theirs is told. One that is read stays so.",
+        **_ENTRY,
+    )
+)
 class EntryReadView(EntryChangeView):
     change = staticmethod(inbox.mark_read)
     tell = staticmethod(live.push_read)
 
 
-@extend_schema_view(patch=extend_schema(operation_id="inbox_entry_unread", summary="read → unread", **_ENTRY))
+@extend_schema_view(
+    patch=extend_schema(
+        operation_id="inbox_entry_unread",
+        summary="Mark an alert as unread",
+        description="It counts as new again, on every device.",
+        **_ENTRY,
+    )
+)
 class EntryUnreadView(EntryChangeView):
     change = staticmethod(inbox.mark_unread)
     tell = staticmethod(_tell_unread)
 
 
 @extend_schema_view(
-    patch=extend_schema(operation_id="inbox_entry_archive", summary="Out of the inbox, for good", **_ENTRY)
+    patch=extend_schema(
+        operation_id="inbox_entry_archive",
+        summary="Archive an alert",
+        description="It leaves the inbox for good, on every device; it can still be looked at by its id.",
+        **_ENTRY,
+    )
 )
 class EntryArchiveView(EntryChangeView):
     change = staticmethod(inbox.archive)
@@ -148,12 +192,22 @@ _MANY: dict[str, Any] = {
     "tags": ["Inbox"],
     "request": serializers.ReadSerializer,
     "responses": {200: serializers.ReadCountSerializer, **problems(*POSTED)},
-    "examples": [OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
+    "examples": [
+        asked("All up to a time", {"before": "2026-11-21T09:15:00Z"}),
+        asked("These", {"ids": [ALERT_ID]}),
+        answered("One was changed", {"changed": 1}),
+    ],
 }
 
 
 @extend_schema_view(
-    post=extend_schema(operation_id="inbox_read", summary="Marks many as read: by ids, or all up to a time", **_MANY)
+    post=extend_schema(
+        operation_id="inbox_read",
+        summary="Mark many as read",
+        description="By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
+        "nothing.",
+        **_MANY,
+    )
 )
 class InboxReadView(ManyChangeView):
     change = staticmethod(inbox.mark_many_read)
@@ -161,7 +215,13 @@ class InboxReadView(ManyChangeView):
 
 
 @extend_schema_view(
-    post=extend_schema(operation_id="inbox_archive", summary="Archives many: by ids, or all up to a time", **_MANY)
+    post=extend_schema(
+        operation_id="inbox_archive",
+        summary="Archive many",
+        description="By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
+        "nothing.",
+        **_MANY,
+    )
 )
 class InboxArchiveView(ManyChangeView):
     change = staticmethod(inbox.archive_many)
@@ -172,10 +232,13 @@ class EntryAckView(FollowerView):
     @extend_schema(
         operation_id="inbox_entry_ack",
         tags=["Inbox"],
-        summary="The alert has arrived: its in-app delivery becomes delivered",
+        summary="Acknowledge an alert",
+        description="The app has it: its in-app delivery becomes `delivered`. Send `received` when it is there, `seen` "
+        "when it was shown, `opened` when a person opened it; each of them counts.",
+        parameters=[ENTRY_ID],
         request=serializers.AckSerializer,
         responses={204: NO_BODY, **problems(404, *POSTED)},
-        examples=[OpenApiExample("It was shown", {"event": "seen"}, request_only=True)],
+        examples=[asked("It was shown", {"event": "seen"})],
     )
     def post(self, request: Request, entry_id: str) -> Response:
         given = serializers.AckSerializer(data=request.data)
@@ -189,9 +252,12 @@ class TicketView(FollowerView):
     @extend_schema(
         operation_id="ws_ticket",
         tags=["Inbox"],
-        summary="A ticket for the socket, for an app that cannot offer its token as a subprotocol",
+        summary="Get a ticket for the socket",
+        description="For an app that cannot offer its token as a subprotocol: connect to `/ws/inbox/?ticket=…`. A "
+        "ticket opens one socket, once, within 30 seconds.",
         request=None,
-        responses={201: serializers.TicketSerializer, **problems()},
+        responses={201: serializers.TicketSerializer, **problems(*POSTED_EMPTY)},
+        examples=[answered("A ticket", {"ticket": "q0lI1bT5vX0", "expires_in": 30}, 201)],
     )
     def post(self, request: Request) -> Response:
         ticket = tickets.issue(request.auth)
@@ -204,10 +270,15 @@ class TokensView(ServiceView):
     @extend_schema(
         operation_id="tokens_mint",
         tags=["Services"],
-        summary="A token for one follower's app",
+        summary="Mint a follower's token",
+        description="For the app of somebody who is signed in to your platform: it sends the token with each of its "
+        "own calls, and asks you for another one when it has expired. The key needs the scope `tokens:mint`.",
         request=serializers.MintSerializer,
         responses={201: serializers.TokenSerializer, **problems(403, 404, *POSTED)},
-        examples=[OpenApiExample("For F-1", {"follower_id": "F-1"}, request_only=True)],
+        examples=[
+            asked("For F-1", {"follower_id": "F-1"}),
+            answered("A token", {"token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI2NzQyIn0.c2lnbmVk", "expires_in": 900}, 201),
+        ],
     )
     def post(self, request: Request) -> Response:
         wanted = serializers.MintSerializer(data=request.data)
@@ -232,6 +303,6 @@ def _since(request: Request) -> datetime | None:
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:
             raise ValueError("without an offset")
-        return at.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ProblemError(ErrorCode.INVALID, "since is a time such as 2026-11-21T09:15:00Z.") from None
+    return max(at, EPOCH).astimezone(UTC)
