@@ -20,7 +20,7 @@ from followers.models import Endpoint, Follower
 from followers.mongo import collection
 from notifications import tokens
 from notifications.api.person import DEVICE
-from notifications.models import InAppEntry
+from notifications.models import InAppEntry, Notification
 from tests.admin.builders import build_notification, build_world
 from tests.web.builders import entry
 
@@ -86,8 +86,10 @@ def stored_examples() -> tuple[Callers, Follower]:
     device = Endpoint.objects.create(
         id=ObjectId(ENDPOINT_ID), follower=follower, channel="fcm", address=DEVICE["address"], platform="android"
     )
+    for model in (Notification, InAppEntry):
+        model.objects.all().delete()
     alert = ObjectId(ALERT_ID)
-    build_notification(world.event, follower, device, id=alert, event_key="E-2", event=None)
+    build_notification(world.event, follower, device, id=alert)
     collection(InAppEntry).insert_one({**entry(follower), "_id": alert, "notification_id": alert})
     draft = Draft(
         external_id="2026-11-24-1", title="Markets close early", text="At 14:00.", trader="T-17", followers=()

@@ -111,11 +111,29 @@ def test_without_redis_the_inbox_is_read_all_the_same(ann, settings):
     assert as_follower(ann).get(INBOX).status_code == 200
 
 
-def test_the_documentation_lists_each_error_as_it_is():
+def test_the_documentation_lists_each_error_as_it_is_and_no_other():
     documented = (django_settings.BASE_DIR / "docs" / "api.md").read_text(encoding="utf-8")
+    errors = documented[documented.index("## Errors") : documented.index("## General updates")]
 
-    for error in ErrorCode:
-        assert f"| `{error.code}` | {error.status} | {error.title} |" in documented
+    rows = [line for line in errors.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{error.code}` | {error.status} | {error.title} |" for error in ErrorCode]
+
+
+@pytest.mark.parametrize("body", [b'{"channel": "fcm"}', b"{"])
+@pytest.mark.parametrize("method", ["post", "delete"])
+def test_a_body_is_no_larger_than_is_sensible_whatever_the_method(ann, settings, method, body):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = len(body) - 1
+
+    answer = getattr(as_follower(ann), method)("/api/v1/devices", body, content_type="application/json")
+
+    assert code_of(answer, 413) == "too_large"
+
+
+def test_options_tell_the_methods_and_nothing_of_the_inside(ann):
+    answer = as_follower(ann).options("/api/v1/devices")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert set(answer["Allow"].split(", ")) == {"GET", "POST", "DELETE", "HEAD", "OPTIONS"}
 
 
 def test_the_schema_has_no_warnings_and_is_the_committed_one():

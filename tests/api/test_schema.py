@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.conf import settings
 from jsonschema import Draft202012Validator
 
 from followers.api.codes import ErrorCode
@@ -108,14 +107,3 @@ def _belongings(owner: Follower) -> dict[str, list[Any]]:
 def _secrets(belongings: dict[str, list[Any]]) -> set[str]:
     """The ids of all that is the owner's; whoever sees one of them sees something of theirs."""
     return {str(row["_id"]) for rows in belongings.values() for row in rows}
-
-
-def test_the_error_table_and_the_code_name_the_same() -> None:
-    lines = (settings.BASE_DIR / "docs" / "api.md").read_text(encoding="utf-8").splitlines()
-    begin = lines.index("## Errors")
-    rows = [
-        [cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[begin:] if line.startswith("| `")
-    ]
-    table = {(row[0], row[1]) for row in rows if row[1].isdigit()}
-
-    assert table == {(error.code, str(error.status)) for error in ErrorCode}
