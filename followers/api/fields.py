@@ -46,10 +46,15 @@ class OptionalNumberField(serializers.CharField):
 
 
 @extend_schema_field(
-    {"type": ["string", "number"], "pattern": r"^0*[1-9][0-9]{0,14}(\.[0-9]{1,8})?$", "minimum": 1, "maximum": 1e15}
+    {
+        "type": ["string", "number"],
+        "pattern": r"^([1-9][0-9]{0,14}(\.[0-9]{1,8})?|0\.[0-9]{0,7}[1-9])$",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1e16,
+    }
 )
 class AmountField(serializers.CharField):
-    """An amount of money."""
+    """A positive amount of money: a string, or a JSON number that is rounded up to 8 decimals."""
 
 
 def one_of(*names: str) -> dict[str, Any]:

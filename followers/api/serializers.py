@@ -73,7 +73,8 @@ class ItemAnswers(serializers.Serializer[Any]):
 
 
 def _bulk(item: type[serializers.Serializer[Any]], name: str) -> type[serializers.Serializer[Any]]:
-    return type(name, (serializers.Serializer,), {"items": item(many=True, min_length=1, max_length=MAX_ITEMS)})
+    items = serializers.ListField(child=item(), min_length=1, max_length=MAX_ITEMS)
+    return type(name, (serializers.Serializer,), {"items": items})
 
 
 TraderItems = _bulk(TraderItem, "TraderItems")

@@ -55,8 +55,9 @@ class Example:
         return f"{self.operation['operationId']} {self.method} {self.path}"
 
     def call(self, authorization: str) -> Any:
-        body = {} if self.body is None else {"data": json.dumps(self.body), "content_type": "application/json"}
-        return Client().generic(self.method, self.path, HTTP_AUTHORIZATION=authorization, **body)
+        body = b"" if self.body is None else json.dumps(self.body).encode()
+        headers = {"Authorization": authorization}
+        return Client().generic(self.method, self.path, body, content_type="application/json", headers=headers)
 
 
 def operations() -> Iterator[tuple[str, str, Document]]:
