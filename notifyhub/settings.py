@@ -299,7 +299,8 @@ FOLLOWER_TOKEN_SECONDS = env.integer("FOLLOWER_TOKEN_SECONDS", 900, minimum=1)
 # Other sites whose pages show an inbox, such as https://app.example: they may open its socket and read its API.
 INBOX_ORIGINS = CORS_ALLOWED_ORIGINS = env.texts("INBOX_ORIGINS")
 CORS_URLS_REGEX = r"^/api/v1/"
-CORS_EXPOSE_HEADERS = ["ETag", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CORS_EXPOSE_HEADERS = ["ETag", "Retry-After", "WWW-Authenticate", "Idempotency-Replayed"]
+CORS_EXPOSE_HEADERS += ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"]
 CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "if-none-match"]
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")

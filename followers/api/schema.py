@@ -109,7 +109,7 @@ def problems(*statuses: int) -> dict[Any, Any]:
 def _problem(status: int) -> OpenApiResponse:
     """Every error of a status, each with its example."""
     errors = [error for error in ErrorCode if error.status == status]
-    words = " ".join(f"`{error.code}`: {error.title}" for error in errors)
+    words = "\n".join(f"- `{error.code}`: {error.title}" for error in errors)
     wrong = {"field": "limit", "pointer": "#/limit", "code": "invalid", "detail": "A number is needed."}
     examples = [
         OpenApiExample(error.code, as_problem(error, errors=[wrong] if error is ErrorCode.INVALID else None))
@@ -163,7 +163,6 @@ _HEADERS: dict[str, Document] = {
         "description": "This is the answer to an earlier request with the same key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
-    "ETag": {"description": "For If-None-Match.", "schema": {"type": "string"}},
 }
 _NAMES = {
     400: "BadRequest",
@@ -179,7 +178,7 @@ _NAMES = {
     503: "Unavailable",
 }
 _ALWAYS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
-_SOMETIMES = {409: ("Retry-After",), 304: ("ETag",)}
+_SOMETIMES = {409: ("Retry-After",)}
 _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
@@ -190,7 +189,7 @@ def finish(result: Document, generator: Any, request: Any, public: bool) -> Docu
         for method, operation in operations.items():
             for status, response in operation["responses"].items():
                 response["description"] = response["description"] or HTTPStatus(int(status)).phrase
-                response["headers"] = _headers_of(int(status), method)
+                response["headers"] = response.get("headers", {}) | _headers_of(int(status), method)
                 if int(status) >= 400:
                     name = _NAMES[int(status)]
                     shared[name] = response

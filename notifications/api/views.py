@@ -11,7 +11,7 @@ from typing import Any
 
 from bson import ObjectId
 from django.conf import settings
-from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -86,6 +86,7 @@ class InboxCountView(FollowerView):
         "answered by 304 without a body. An app with a socket is told, and need not ask.",
         parameters=[
             parameter("If-None-Match", "The `ETag` of an answer.", '"unread-3"', "header"),
+            OpenApiParameter("ETag", str, "header", description="For If-None-Match.", response=[200, 304]),
         ],
         examples=[answered("Three", {"unread": 3})],
         responses={200: serializers.CountSerializer, 304: OpenApiResponse(description="Unchanged."), **problems()},

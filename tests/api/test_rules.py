@@ -14,6 +14,7 @@ from followers.choices import Scope
 from notifications import tokens
 from notifications.api import views
 from tests.api.conftest import as_follower, as_service, code_of
+from tests.web.builders import stored_alert
 
 INBOX = "/api/v1/inbox/"
 TOKENS = "/api/v1/tokens/"
@@ -70,6 +71,16 @@ def test_the_same_key_gives_the_same_answer_and_another_body_a_conflict(ann, mon
     assert first.json() == again.json()
     assert again["Idempotency-Replayed"] == "true"
     assert code_of(other, 409) == "idempotency_conflict"
+
+
+def test_an_answer_without_a_body_is_kept_as_well(ann):
+    client, address = as_follower(ann), f"{INBOX}{stored_alert(ann)['_id']}/ack"
+    first, again = (
+        client.post(address, {"event": "seen"}, format="json", HTTP_IDEMPOTENCY_KEY="k-3") for _ in range(2)
+    )
+
+    assert (first.status_code, again.status_code) == (204, 204)
+    assert again["Idempotency-Replayed"] == "true"
 
 
 def test_a_second_request_waits_for_the_first_and_only_one_runs(ann, monkeypatch):

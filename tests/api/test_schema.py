@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.conf import settings
 from jsonschema import Draft202012Validator
 
 from followers.api.codes import ErrorCode
@@ -64,6 +65,10 @@ def test_each_error_code_is_an_example_of_its_status() -> None:
 
     everywhere = {error.code: error.status for error in ErrorCode if error is not ErrorCode.METHOD_NOT_ALLOWED}
     assert shown == everywhere
+
+
+def test_a_page_of_another_site_may_read_each_header_that_the_schema_promises() -> None:
+    assert set(SCHEMA["components"]["headers"]) <= set(settings.CORS_EXPOSE_HEADERS)
 
 
 @pytest.mark.parametrize("example", list(examples()), ids=str)
