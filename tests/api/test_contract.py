@@ -56,8 +56,8 @@ def _api(examples: int, phases: Document) -> Any:
     return schemathesis.openapi.from_path(SCHEMA_FILE, config=SchemathesisConfig.from_dict(config))
 
 
-EVERYTHING = _api(12, {})
-A_LITTLE = _api(3, {"coverage": {"enabled": False}})
+EVERYTHING = _api(8, {})
+A_LITTLE = _api(2, {"coverage": {"enabled": False}})
 CALM = hypothesis_settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
     deadline=None,
@@ -127,4 +127,4 @@ def test_what_is_made_and_removed_in_any_order_keeps_to_the_schema(
             headers = {"Authorization": callers.of(case.operation.definition.raw)}
             return {"base_url": address, "session": session, "headers": headers}
 
-    History.run(settings=hypothesis_settings(CALM, max_examples=20, stateful_step_count=6, derandomize=True))
+    History.run(settings=hypothesis_settings(CALM, max_examples=12, stateful_step_count=6, derandomize=True))
