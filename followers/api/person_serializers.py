@@ -81,7 +81,7 @@ class PreferencesChange(serializers.Serializer[Any]):
 
     channels = ChannelLevelsChange(required=False, allow_null=True)
     muted_traders = serializers.ListField(
-        child=serializers.CharField(max_length=128), max_length=MUTED_MAX, required=False, allow_null=True
+        child=serializers.CharField(min_length=1, max_length=128), max_length=MUTED_MAX, required=False, allow_null=True
     )
     mute_exits = serializers.BooleanField(required=False, allow_null=True)
     quiet_hours = HoursChange(required=False, allow_null=True, help_text="Replaced as a whole.")

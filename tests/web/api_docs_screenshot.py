@@ -16,6 +16,7 @@ async def test_picture(server: Server) -> None:
         await page.goto(f"http://{server.address}/api/docs/")
         await page.get_by_text("Count what is unread").click()
         await expect(page.get_by_text("For a badge.")).to_be_visible()
+        await page.evaluate("document.activeElement.blur()")
         await page.mouse.move(2, 2)
         await page.screenshot(path=IMAGES / "api-docs.png")
         await browser.close()
