@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from followers.choices import Channel
+from followers.clock import as_utc
 from notifications.choices import DeliveryState, Reason
 from notifications.explained import WHY_NONE
 
@@ -63,8 +64,7 @@ def told(deliveries: list[Document]) -> list[Document]:
             "state": d["state"],
             "reason": d["error_code"] if d["state"] in _DECIDED else "",
             "words": words(d),
-            "sent_at": d["sent_at"],
-            "delivered_at": d["delivered_at"],
+            **{name: d[name] and as_utc(d[name]) for name in ("sent_at", "delivered_at")},
         }
         for d in deliveries
     ]

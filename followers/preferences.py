@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_UP, Decimal, InvalidOperation
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MUTED_MAX = 1_000
 """Muted traders per follower; the whole document is read for every alert."""
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+_LEAST_AMOUNT, _AMOUNT_LIMIT = Decimal("1e-8"), Decimal("1e16")
 _CURRENCY = re.compile(r"[A-Za-z0-9]{1,12}")
 
 
@@ -261,9 +262,11 @@ def _amount(raw: object) -> Decimal | None:
         return None
     try:
         amount = Decimal(str(raw))
-    except InvalidOperation:
+        if not 0 < amount < _AMOUNT_LIMIT:
+            return None
+        return amount if amount == round(amount, 8) else amount.quantize(_LEAST_AMOUNT, ROUND_UP)
+    except InvalidOperation:  # No number, or NaN.
         return None
-    return amount if amount.is_finite() and 0 < amount < Decimal("1e16") and amount == round(amount, 8) else None
 
 
 _READERS = {

@@ -15,6 +15,7 @@ from pymongo.uri_parser import parse_uri
 from delivery.channels.credentials import CREDENTIALS, is_on
 from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy
 from notifications.validity import ValidityRules
+from notifyhub import api_schema
 from notifyhub.admin_menu import ADMIN_SECTIONS, sidebar_link
 from notifyhub.csp import OWN_PAGES
 from notifyhub.environment import Environment, ImproperlyConfigured
@@ -319,7 +320,8 @@ if PLATFORM_JWKS_URL and not (PLATFORM_JWT_ISSUER and PLATFORM_JWT_AUDIENCE):
 # Other sites whose pages show an inbox, such as https://app.example: they may open its socket and read its API.
 INBOX_ORIGINS = CORS_ALLOWED_ORIGINS = env.texts("INBOX_ORIGINS")
 CORS_URLS_REGEX = r"^/api/v1/"
-CORS_EXPOSE_HEADERS = ["ETag", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CORS_EXPOSE_HEADERS = ["ETag", "Retry-After", "WWW-Authenticate", "Idempotency-Replayed"]
+CORS_EXPOSE_HEADERS += ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"]
 CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "if-none-match"]
 # A page that shows one follower's inbox to whoever opens it; for the demo only.
 DEMO_INBOX = env.flag("DEMO_INBOX")
@@ -339,25 +341,11 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["followers.api.parsers.ExactJSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "followers.api.schema.ApiSchema",
+    "DEFAULT_METADATA_CLASS": None,
     "EXCEPTION_HANDLER": "followers.api.errors.handle",
 }
-SPECTACULAR_SETTINGS = {
-    "TITLE": "NotifyHub",
-    "VERSION": "1",
-    "DESCRIPTION": "Trade alerts: for services that feed it, and for apps that show an inbox.",
-    "OAS_VERSION": "3.1.0",
-    "SCHEMA_PATH_PREFIX": "/api/v1",
-    "SERVE_AUTHENTICATION": [],
-    "SERVE_PERMISSIONS": [],
-    "SERVE_INCLUDE_SCHEMA": False,
-    "ENUM_NAME_OVERRIDES": {
-        "DeliveryState": "notifications.choices.DeliveryState",
-        "NotificationState": "notifications.choices.NotificationState",
-    },
-    "SWAGGER_UI_DIST": "SIDECAR",  # Served from here: no other host is asked.
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-}
+SPECTACULAR_SETTINGS = api_schema.SETTINGS
 
 # --- Security --------------------------------------------------------------------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("DJANGO_SECURE_COOKIES", default=not DEBUG)

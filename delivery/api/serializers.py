@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from delivery.updates import FOLLOWERS_MAX
+from followers.api.fields import IdField, WordsField, one_of
 from notifications.choices import FanOutState, NotificationState
 
 UPDATE_ID = r"[A-Za-z0-9._:-]{1,100}"
@@ -16,12 +17,11 @@ class UpdateSerializer(serializers.Serializer[Any]):
     """Either `trader_id`, for that trader's followers and community channels, or `follower_ids`."""
 
     id = serializers.RegexField(f"^{UPDATE_ID}$", help_text="Yours: publishing under it again changes nothing.")
-    title = serializers.CharField(max_length=120)
-    text = serializers.CharField(max_length=2_000)
-    trader_id = serializers.CharField(max_length=128, required=False)
-    follower_ids = serializers.ListField(
-        child=serializers.CharField(max_length=128), min_length=1, max_length=FOLLOWERS_MAX, required=False
-    )
+    title = WordsField(max_length=120)
+    text = WordsField(max_length=2_000)
+    trader_id = IdField(required=False)
+    follower_ids = serializers.ListField(child=IdField(), min_length=1, max_length=FOLLOWERS_MAX, required=False)
+    also = one_of("trader_id", "follower_ids")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("trader_id" in attrs) == ("follower_ids" in attrs):

@@ -15,15 +15,40 @@ from followers import clock
 from followers.api import cursors
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import PAGED, problems
+from followers.api.schema import ALERT_ID, PAGED, answered, problems
 from followers.mongo import Position, collection, durably, older_than
 from notifications import inbox
-from notifications.api.views import FollowerView
+from notifications.api.examples import ENTRY, PAYLOAD
+from notifications.api.views import ENTRY_ID, FollowerView
+from notifications.choices import Reason
 from notifications.explained import explained
 from notifications.models import Notification
 from notifications.rendering import content_of
 
 Document = dict[str, Any]
+
+DELIVERY = {
+    "channel": "fcm", "label": "Firebase push (FCM)", "state": "delivered", "reason": "", "words": "It arrived.",
+    "sent_at": "2026-11-21T09:15:00.402Z", "delivered_at": "2026-11-21T09:15:01.180Z",
+}  # fmt: skip
+ALERT: Document = {
+    "id": ALERT_ID, "kind": "trade_alert", "created_at": ENTRY["created_at"], "expires_at": ENTRY["expires_at"],
+    "title": PAYLOAD["title"], "body": PAYLOAD["body"], "payload": PAYLOAD, "in_inbox": True,
+    "explanation": {
+        "summary": "The trader bought 50. Your portfolio is a tenth of the trader's, so your share is 5.",
+        "steps": [
+            {"label": "The trader's quantity", "value": "50"},
+            {"label": "Your portfolio to the trader's", "value": "× 0.1"},
+            {"label": "Your quantity", "value": "5"},
+        ],
+    },
+    "deliveries": [DELIVERY],
+}  # fmt: skip
+NOT_SENT: Document = {
+    "id": ALERT_ID, "created_at": ENTRY["created_at"], "title": PAYLOAD["title"], "why": BY_REASON[Reason.QUIET_HOURS],
+    "deliveries": [{**DELIVERY, "state": "skipped", "reason": "quiet_hours", "words": BY_REASON[Reason.QUIET_HOURS],
+                    "sent_at": None, "delivered_at": None}],
+}  # fmt: skip
 NEWEST_OF_FOLLOWER = [("follower_id", 1), ("created_at", -1), ("_id", -1)]
 
 
@@ -31,9 +56,12 @@ class MyAlertView(FollowerView):
     @extend_schema(
         operation_id="inbox_entry",
         tags=["Inbox"],
-        summary="One alert: its quantity explained, and what became of it on each channel",
-        description="Also for an alert that has left the inbox, or was never in it.",
+        summary="Show an alert",
+        description="Why this quantity, in words and step by step by the follower's own figures, and what became of "
+        "the alert on each channel. Also of one that has left the inbox, or was never in it.",
+        parameters=[ENTRY_ID],
         responses={200: serializers.MyAlertSerializer, **problems(404)},
+        examples=[answered("A trade", ALERT)],
     )
     def get(self, request: Request, entry_id: str) -> Response:
         me = request.user.follower_id
@@ -62,9 +90,12 @@ class NotSentView(FollowerView):
     @extend_schema(
         operation_id="not_sent",
         tags=["Follower"],
-        summary="What was not sent to me, and why; the newest first",
+        summary="List what was not sent to me",
+        description="And why; the newest first. For a page where a person finds out what their own settings, or a "
+        "device that is gone, have kept from them.",
         parameters=[*PAGED],
         responses={200: serializers.NotSentPageSerializer, **problems(400)},
+        examples=[answered("Quiet hours", {"next": None, "results": [NOT_SENT]})],
     )
     def get(self, request: Request) -> Response:
         limit = cursors.limit_of(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers as drf
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,7 +13,7 @@ from delivery.api import serializers
 from delivery.updates import Draft, UnknownTraderError, UpdateConflictError, publish_update, send_test_alert
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import POSTED, problems
+from followers.api.schema import POSTED, POSTED_EMPTY, answered, asked, path_external_id, problems
 from followers.api.views import ServiceView
 from followers.choices import Scope
 from followers.clock import as_utc
@@ -25,6 +25,14 @@ from notifications.update_events import stored_update, update_id
 
 Document = dict[str, Any]
 
+WORDS = {"id": "2026-11-24-1", "title": "Markets close early", "text": "At 14:00."}
+UPDATE: Document = {
+    "id": WORDS["id"], "state": "pending", "published_at": "2026-11-24T08:00:00Z",
+    "expires_at": "2026-11-25T08:00:00Z", "correlation_id": "c-2", "unknown_follower_ids": [], "shards": 1,
+    "shards_done": 0, "alerts": {**dict.fromkeys(NotificationState.values, 0), "pending": 41, "delivered": 120},
+}  # fmt: skip
+TEST = {"id": "test-0b0f2a52-5d0c-4c7f-8a41-1a3fd6e5d1a7", "expires_at": "2026-11-25T08:00:00Z"}
+
 
 class UpdatesView(ServiceView):
     scope = Scope.UPDATES_WRITE
@@ -32,7 +40,10 @@ class UpdatesView(ServiceView):
     @extend_schema(
         operation_id="updates_publish",
         tags=["Services"],
-        summary="Publish a general update to a trader's followers, or to named ones",
+        summary="Publish a general update",
+        description="To a trader's followers (`trader_id`; their community channels get it too), or to named ones "
+        "(`follower_ids`). The `id` is yours: the same again is answered by 200 and changes nothing, another text "
+        "under it is a conflict. Preferences hold. The key needs the scope `updates:write`.",
         request=serializers.UpdateSerializer,
         responses={
             200: serializers.StoredUpdateSerializer,
@@ -40,11 +51,9 @@ class UpdatesView(ServiceView):
             **problems(*POSTED),
         },
         examples=[
-            OpenApiExample(
-                "To T-17's followers",
-                {"id": "2026-11-24-1", "title": "Markets close early", "text": "At 14:00.", "trader_id": "T-17"},
-                request_only=True,
-            )
+            asked("To T-17's followers", {**WORDS, "trader_id": "T-17"}),
+            asked("To two followers", {**WORDS, "id": "2026-11-24-2", "follower_ids": ["F-1", "F-2"]}),
+            answered("Stored", UPDATE, 200, 201),
         ],
     )
     def post(self, request: Request) -> Response:
@@ -74,8 +83,13 @@ class UpdateView(ServiceView):
     @extend_schema(
         operation_id="updates_retrieve",
         tags=["Services"],
-        summary="How far an update has come",
+        summary="Look up a general update",
+        description="How far it has come: its alerts by state. The key needs the scope `updates:write`.",
+        parameters=[
+            path_external_id("external_id", "Your id of the update.", WORDS["id"], f"^{serializers.UPDATE_ID}$")
+        ],
         responses={200: serializers.StoredUpdateSerializer, **problems(404)},
+        examples=[answered("Done", {**UPDATE, "state": "done", "shards_done": 1})],
     )
     def get(self, request: Request, external_id: str) -> Response:
         update = stored_update(update_id(external_id))
@@ -88,9 +102,12 @@ class TestAlertView(FollowerView):
     @extend_schema(
         operation_id="test_alert_send",
         tags=["Inbox"],
-        summary="Send me a test on every channel that I have not switched off",
+        summary="Send me a test",
+        description="On every channel that the follower has not switched off. In the inbox its payload has "
+        "`update_id`, this answer's `id`, and `test`.",
         request=None,
-        responses={201: serializers.TestAlertSerializer, **problems(404, *POSTED)},
+        responses={201: serializers.TestAlertSerializer, **problems(404, *POSTED_EMPTY)},
+        examples=[answered("On its way", TEST, 201)],
     )
     def post(self, request: Request) -> Response:
         follower = Follower.objects.filter(pk=request.user.follower_id).first()

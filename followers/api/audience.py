@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bson import ObjectId
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,9 +14,21 @@ from followers import clock, statements, upserts
 from followers.api import items, serializers
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import NO_BODY, POSTED, problems
+from followers.api.fields import CONTROL
+from followers.api.schema import (
+    ENDPOINT_ID,
+    NO_BODY,
+    POSTED,
+    answered,
+    asked,
+    parameter,
+    path_external_id,
+    path_id,
+    problems,
+)
 from followers.api.views import ServiceView
 from followers.choices import Scope
+from followers.members import BadValueError, read_text
 from followers.models import Follower, Trader
 
 
@@ -33,27 +45,33 @@ class BulkView(ServiceView):
         return Response({"results": items.carry_out(given, self.kind)})
 
 
-def _bulk(name: str, summary: str, body: Any, example: dict[str, Any], answer: dict[str, Any]) -> Any:
-    """The schema of a bulk call."""
+BULK = (
+    "Up to 1,000 items a call. The answer is 200 with a result for each item, in their order: `created`, `updated`, "
+    "`unchanged`, or `error` with a `code` and a `detail`; a bad item spoils no other. A field that is left out leaves "
+    "what is stored, so that repeating a call changes nothing. The key needs the scope `audience:write`."
+)
+
+
+def _bulk(name: str, summary: str, words: str, body: Any, example: dict[str, Any], answer: dict[str, Any]) -> Any:
+    """The schema of a bulk call; `words` say what is particular to its items."""
     shown = {"index": 0, "external_id": None, "id": None, "status": "created", "code": None, "detail": None, **answer}
     return extend_schema_view(
         post=extend_schema(
             operation_id=f"{name}_upsert",
             tags=["Services"],
             summary=summary,
+            description=f"{words} {BULK}",
             request=body,
             responses={200: serializers.ItemAnswers, **problems(*POSTED)},
-            examples=[
-                OpenApiExample("One item", {"items": [example]}, request_only=True),
-                OpenApiExample("Its answer", {"results": [shown]}, response_only=True, status_codes=["200"]),
-            ],
+            examples=[asked("One item", {"items": [example]}), answered("Its answer", {"results": [shown]})],
         )
     )
 
 
 @_bulk(
     "traders",
-    "Traders, by external id",
+    "Store traders",
+    "Traders by your own ids. `portfolio_value` is what a follower's share of a trade is measured by.",
     serializers.TraderItems,
     {"external_id": "T-17", "name": "Asha", "portfolio_value": "100000", "currency": "INR"},
     {"external_id": "T-17", "id": "6561f0aa3c1d2e4f5a6b7c8d"},
@@ -64,7 +82,8 @@ class TradersView(BulkView):
 
 @_bulk(
     "followers",
-    "Followers, by external id",
+    "Store followers",
+    "Followers by your own ids. Times in their alerts and quiet hours are by `timezone`.",
     serializers.FollowerItems,
     {"external_id": "F-1", "portfolio_value": "10000", "currency": "INR", "timezone": "Asia/Kolkata"},
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c8e"},
@@ -75,7 +94,9 @@ class FollowersView(BulkView):
 
 @_bulk(
     "follows",
-    "Who follows whom; one that had ended begins anew",
+    "Store who follows whom",
+    "A follow that had ended begins anew. A suggested quantity is the trader's, times the follower's portfolio (or "
+    "`allocation`) to the trader's, times `multiplier`, and worth at most `max_notional`.",
     serializers.FollowItems,
     {"trader_id": "T-17", "follower_id": "F-1", "multiplier": "1", "allocation": "5000"},
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c8f"},
@@ -86,7 +107,9 @@ class FollowsView(BulkView):
 
 @_bulk(
     "endpoints",
-    "Addresses; one that somebody else registers leaves its first owner, one that was deactivated comes back",
+    "Store addresses",
+    "Where a follower is reached, or a trader's community channel on Discord. An address belongs to whoever registered "
+    "it last, and one that was deactivated comes back by being registered again.",
     serializers.EndpointItems,
     {"follower_id": "F-1", "channel": "sms", "address": "+14155550100"},
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c90"},
@@ -97,7 +120,9 @@ class EndpointsView(BulkView):
 
 @_bulk(
     "portfolios",
-    "Portfolio values of traders and followers who are stored",
+    "Store portfolio values",
+    "Of traders and followers who are stored; the next trade is sized by them. A value with `as_of` never replaces one "
+    "as of a later time.",
     serializers.PortfolioItems,
     {"follower_id": "F-1", "portfolio_value": "10250.75", "as_of": "2026-11-21T09:15:00Z"},
     {"external_id": "F-1", "id": "6561f0aa3c1d2e4f5a6b7c8e", "status": "updated"},
@@ -112,7 +137,13 @@ class FollowView(ServiceView):
     @extend_schema(
         operation_id="follows_end",
         tags=["Services"],
-        summary="Ends a follow; what has ended stays so",
+        summary="End a follow",
+        description="Trades from now on are not told to the follower. What has ended stays so, until it is stored "
+        "again. The key needs the scope `audience:write`.",
+        parameters=[
+            path_external_id("trader_id", "The trader's external id.", "T-17"),
+            path_external_id("follower_id", "The follower's external id.", "F-1"),
+        ],
         responses={204: NO_BODY, **problems(404)},
     )
     def delete(self, request: Request, trader_id: str, follower_id: str) -> Response:
@@ -131,14 +162,20 @@ class EndpointView(ServiceView):
     @extend_schema(
         operation_id="endpoints_deactivate",
         tags=["Services"],
-        summary="Nothing is sent to the address any more, until it is registered again",
-        parameters=[OpenApiParameter("reason", str, description="At most 200 characters, for support to read.")],
+        summary="Deactivate an address",
+        description="Nothing is sent to it any more, until it is registered again. Its id stands in the answer to the "
+        "call that stored it. The key needs the scope `audience:write`.",
+        parameters=[
+            path_id("endpoint_id", "The address's id, ours.", ENDPOINT_ID),
+            parameter("reason", "For support to read.", "sold", maxLength=200, pattern=f"^[^{CONTROL}]*$"),
+        ],
         responses={204: NO_BODY, **problems(400, 404)},
     )
     def delete(self, request: Request, endpoint_id: str) -> Response:
-        reason = request.query_params.get("reason", "removed by the service")
-        if len(reason) > 200 or not reason.isprintable():
-            raise ValidationError({"reason": ["At most 200 printable characters."]})
+        try:
+            reason = read_text(request.query_params, "reason", 200) or "removed by the service"
+        except BadValueError as error:
+            raise ValidationError({"reason": [str(error)]}) from error
         oid = ObjectId(endpoint_id)
         found = statements.addresses([oid]).get(oid)
         if found is None:

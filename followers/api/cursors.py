@@ -18,6 +18,9 @@ from followers.mongo import Position
 
 Document = dict[str, Any]
 
+CURSOR_PATTERN = "^AA[AB][A-Za-z0-9_-]{23}[AEIMQUYcgkosw048]$"
+"""20 bytes in base64, the first eight of them milliseconds since 1970: what `encode` writes until the year 6429."""
+
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

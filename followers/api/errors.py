@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.views import set_rollback
 
 from followers.api.codes import ErrorCode
@@ -54,7 +55,12 @@ def problem(
     headers: dict[str, str] | None = None,
     errors: list[dict[str, str]] | None = None,
 ) -> Response:
-    """The answer: `type`, `title`, `status`, `detail`, `code`, and `errors` where fields are wrong."""
+    """The answer to a call that failed."""
+    return Response(as_problem(error, detail, errors), error.status, headers=headers, content_type=MEDIA_TYPE)
+
+
+def as_problem(error: ErrorCode, detail: str = "", errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """The body: `type`, `title`, `status`, `detail`, `code`, and `errors` where fields are wrong."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,
@@ -62,9 +68,7 @@ def problem(
         "detail": detail or error.title,
         "code": error.code,
     }
-    if errors is not None:
-        body["errors"] = errors
-    return Response(body, error.status, headers=headers, content_type=MEDIA_TYPE)
+    return body if errors is None else {**body, "errors": errors}
 
 
 def handle(raised: Exception, context: dict[str, Any]) -> Response:
@@ -93,12 +97,19 @@ def _known(raised: Exception, error: ErrorCode, context: dict[str, Any]) -> Resp
     return problem(error, detail, headers)
 
 
-def _fields(detail: Any, path: str = "") -> list[dict[str, str]]:
-    """Flat: {field, code, detail} of each wrong field, nested ones as `items.3.name`."""
+def _fields(detail: Any, path: tuple[str, ...] = ()) -> list[dict[str, str]]:
+    """Flat: {field, pointer, code, detail} of each wrong field, nested ones as `items.3.name` and `#/items/3/name`."""
     if isinstance(detail, dict):
-        return [e for name, value in detail.items() for e in _fields(value, f"{path}.{name}" if path else str(name))]
+        return [e for name, value in detail.items() for e in _fields(value, (*path, *_steps(name)))]
     if isinstance(detail, list):
         if any(isinstance(item, (dict, list)) for item in detail):
-            return [e for i, value in enumerate(detail) for e in _fields(value, f"{path}.{i}" if path else str(i))]
+            return [e for i, value in enumerate(detail) for e in _fields(value, (*path, str(i)))]
         return [e for value in detail for e in _fields(value, path)]
-    return [{"field": path, "code": getattr(detail, "code", "invalid"), "detail": str(detail)}]
+    pointer = "#" + "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in path)  # RFC 6901.
+    code = getattr(detail, "code", "invalid")
+    return [{"field": ".".join(path), "pointer": pointer, "code": code, "detail": str(detail)}]
+
+
+def _steps(name: Any) -> tuple[str, ...]:
+    """What is wrong with the body as a whole belongs to no field."""
+    return () if name in {"", api_settings.NON_FIELD_ERRORS_KEY} else (str(name),)

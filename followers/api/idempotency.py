@@ -35,7 +35,7 @@ class Claim:
         kept = {
             "fingerprint": self.fingerprint,
             "status": response.status_code,
-            "type": response["Content-Type"],
+            "type": response.get("Content-Type"),  # None where there is no body.
             "body": response.content.decode(),
         }
         client().set(self.name, orjson.dumps(kept), ex=KEPT_SECONDS)
@@ -46,7 +46,7 @@ class Kept:
     """The answer to an earlier request with the same key and body."""
 
     status: int
-    content_type: str
+    content_type: str | None
     body: Any
 
 

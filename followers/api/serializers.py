@@ -6,53 +6,57 @@ from typing import Any
 
 from rest_framework import serializers
 
+from followers.api.fields import IdField, NumberField, OptionalNumberField, one_of
 from followers.choices import VENDOR_CHANNELS, Environment, Platform
 from followers.upserts import Outcome
 
 MAX_ITEMS = 1_000
 
 
-class NumberField(serializers.CharField):
-    """An exact number from 0 to 1e18: a string or a JSON number, of at most 34 digits."""
-
-
 class TraderItem(serializers.Serializer[Any]):
-    external_id = serializers.CharField(max_length=128)
-    name = serializers.CharField(max_length=200, required=False)
-    portfolio_value = NumberField(required=False, allow_null=True)
-    currency = serializers.CharField(max_length=12, required=False)
+    external_id = IdField()
+    name = serializers.CharField(max_length=200, required=False, allow_null=True, allow_blank=True)
+    portfolio_value = OptionalNumberField(required=False)
+    currency = serializers.CharField(max_length=12, required=False, allow_null=True, allow_blank=True)
 
 
 class FollowerItem(TraderItem):
-    locale = serializers.CharField(max_length=35, required=False)
-    timezone = serializers.CharField(max_length=64, required=False, help_text="IANA, such as Asia/Kolkata.")
+    locale = serializers.CharField(
+        max_length=35, required=False, allow_null=True, allow_blank=True, help_text="Such as en or pt-BR."
+    )
+    timezone = serializers.CharField(
+        max_length=64, required=False, allow_null=True, allow_blank=True, help_text="IANA, such as Asia/Kolkata."
+    )
 
 
 class FollowItem(serializers.Serializer[Any]):
-    trader_id = serializers.CharField(max_length=128)
-    follower_id = serializers.CharField(max_length=128)
-    multiplier = NumberField(required=False)
-    allocation = NumberField(required=False, allow_null=True, help_text="null = the whole portfolio.")
-    max_notional = NumberField(required=False, allow_null=True)
+    trader_id = IdField()
+    follower_id = IdField()
+    multiplier = OptionalNumberField(required=False, help_text="1 by default.")
+    allocation = OptionalNumberField(required=False, help_text="null = the whole portfolio.")
+    max_notional = OptionalNumberField(required=False, help_text="What a suggested order may be worth; null = any.")
 
 
 class OwnedItem(serializers.Serializer[Any]):
-    follower_id = serializers.CharField(max_length=128, required=False, help_text="Either this or trader_id.")
-    trader_id = serializers.CharField(max_length=128, required=False)
+    follower_id = IdField(required=False, allow_null=True, help_text="Either this or trader_id.")
+    trader_id = IdField(required=False, allow_null=True)
+    also = one_of("follower_id", "trader_id")
 
 
 class EndpointItem(OwnedItem):
     channel = serializers.ChoiceField(choices=[c.value for c in VENDOR_CHANNELS])
     address = serializers.CharField(max_length=4096, help_text="Push token, phone number, webhook URL, …")
-    platform = serializers.ChoiceField(choices=Platform.values, required=False)
-    app = serializers.CharField(max_length=200, required=False)
-    environment = serializers.ChoiceField(choices=Environment.values, required=False)
+    platform = serializers.ChoiceField(choices=Platform.values, required=False, allow_blank=True, allow_null=True)
+    app = serializers.CharField(max_length=200, required=False, allow_blank=True, allow_null=True)
+    environment = serializers.ChoiceField(choices=Environment.values, required=False, allow_blank=True, allow_null=True)
 
 
 class PortfolioItem(OwnedItem):
     portfolio_value = NumberField()
-    currency = serializers.CharField(max_length=12, required=False)
-    as_of = serializers.DateTimeField(required=False, help_text="A value never replaces one as of a later time.")
+    currency = serializers.CharField(max_length=12, required=False, allow_null=True, allow_blank=True)
+    as_of = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="A value never replaces one as of a later time."
+    )
 
 
 class ItemAnswer(serializers.Serializer[Any]):
@@ -69,7 +73,8 @@ class ItemAnswers(serializers.Serializer[Any]):
 
 
 def _bulk(item: type[serializers.Serializer[Any]], name: str) -> type[serializers.Serializer[Any]]:
-    return type(name, (serializers.Serializer,), {"items": item(many=True, min_length=1, max_length=MAX_ITEMS)})
+    items = serializers.ListField(child=item(), min_length=1, max_length=MAX_ITEMS)
+    return type(name, (serializers.Serializer,), {"items": items})
 
 
 TraderItems = _bulk(TraderItem, "TraderItems")

@@ -36,13 +36,15 @@ class ApiView(APIView):
         self.claim: idempotency.Claim | None = None
         super().initial(request, *args, **kwargs)
         self.limit_headers = limits.take(request, self.per_minute())
-        if request.method in {"POST", "PUT", "PATCH"}:
-            request.body  # noqa: B018  Read as a whole here, where its size is looked at; parsers would take any.
         if request.method == "POST":
             claimed = idempotency.claim(request)
             if isinstance(claimed, idempotency.Kept):
                 raise _ReplayError(claimed)
             self.claim = claimed
+
+    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Only the methods, in the Allow header: what DRF would tell of a view is meant for its readers."""
+        return Response(status=204)
 
     def handle_exception(self, exc: Exception) -> Response:
         if isinstance(exc, _ReplayError):

@@ -28,7 +28,7 @@ class AcksSerializer(serializers.Serializer[Any]):
 
 
 class DeliverySerializer(serializers.Serializer[Any]):
-    channel = serializers.ChoiceField(choices=Channel.values)
+    channel = serializers.ChoiceField(choices=Channel.choices)
     state = serializers.ChoiceField(choices=DeliveryState.choices)
     in_progress = serializers.BooleanField(help_text="Queued, and in a worker's hands or about to be.")
     endpoint_id = serializers.CharField(allow_null=True)

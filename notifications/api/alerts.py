@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from followers.api import cursors
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import PAGED, problems
+from followers.api.schema import ALERT_ID, PAGED, answered, parameter, path_id, problems
 from followers.api.views import ServiceView
 from followers.choices import Scope
 from followers.clock import as_utc
@@ -30,7 +30,7 @@ from notifications.statements import event_id
 Document = dict[str, Any]
 
 EXAMPLE: Document = {
-    "id": "6742a1c83f0e9d5b7c8a1e2f", "kind": "trade_alert", "event_id": "01JD8X", "trader_id": "T-17",
+    "id": ALERT_ID, "kind": "trade_alert", "event_id": "01JD0000000000000000000001", "trader_id": "T-17",
     "follower_id": "F-1", "symbol": "RELIANCE", "side": "BUY", "action": "OPEN", "price": "2945.5", "currency": "INR",
     "priority": "high", "state": "delivered", "superseded_by": None, "correlation_id": "c-1",
     "executed_at": "2026-11-21T09:15:00.123Z", "created_at": "2026-11-21T09:15:00.310Z",
@@ -53,21 +53,23 @@ class AlertsView(ServiceView):
     @extend_schema(
         operation_id="notifications_list",
         tags=["Services"],
-        summary="Alerts, the newest first; those of one event in the order of their ids",
+        summary="List alerts",
+        description="The newest first; those of one event in the order of their ids. Whoever is asked for and is not "
+        "stored has no alerts. The key needs the scope `notifications:read`.",
         parameters=[
-            OpenApiParameter("follower_id", str, description="The follower's external id."),
-            OpenApiParameter("event_id", str, description="The trade's event id."),
-            OpenApiParameter("trader_id", str, description="The trader's external id."),
-            OpenApiParameter(
+            parameter("follower_id", "The follower's external id.", "F-1"),
+            parameter("event_id", "The trade's event id.", "01JD0000000000000000000001"),
+            parameter("trader_id", "The trader's external id.", "T-17"),
+            parameter(
                 "state",
-                str,
+                "`pending`, `delivered` and `skipped` only together with `follower_id` or `event_id`.",
+                "pending",
                 enum=NotificationState.values,
-                description="pending, delivered and skipped only together with follower_id or event_id.",
             ),
             *PAGED,
         ],
         responses={200: serializers.AlertPageSerializer, **problems(400)},
-        examples=[OpenApiExample("A page", {"next": None, "results": [EXAMPLE]}, response_only=True)],
+        examples=[answered("A page", {"next": None, "results": [EXAMPLE]})],
     )
     def get(self, request: Request) -> Response:
         limit = cursors.limit_of(request)
@@ -107,10 +109,13 @@ class AlertView(ServiceView):
     @extend_schema(
         operation_id="notifications_get",
         tags=["Services"],
-        summary="One alert, with its deliveries and all that happened to it",
+        summary="Look up an alert",
+        description="With its deliveries and all that happened to it, in the order of time. Addresses are masked. The "
+        "key needs the scope `notifications:read`.",
+        parameters=[path_id("notification_id", "The alert's id.", ALERT_ID)],
         responses={200: serializers.AlertDetailSerializer, **problems(404)},
         examples=[
-            OpenApiExample(
+            answered(
                 "An alert",
                 {
                     **EXAMPLE,
@@ -119,7 +124,6 @@ class AlertView(ServiceView):
                          "code": None, "message": None, "latency_ms": None},
                     ],
                 },
-                response_only=True,
             )
         ],
     )  # fmt: skip

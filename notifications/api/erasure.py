@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import problems
+from followers.api.schema import answered, path_external_id, problems
 from followers.api.views import ServiceView
 from followers.choices import Scope
 from followers.clock import as_utc
@@ -45,9 +45,13 @@ class FollowerEraseView(ServiceView):
     @extend_schema(
         operation_id="followers_erase",
         tags=["Services"],
-        summary="Everything about a person goes; called again, it reports the same and takes what came since",
+        summary="Erase a follower",
+        description="Addresses, follows and inbox go, and what is unsent is cancelled. Alerts stay without a name, or "
+        "go as well, as the server is set up. What a worker is sending at that moment still arrives: call again a "
+        "minute later, and what it left goes too; the report adds up. The key needs the scope `followers:erase`.",
+        parameters=[path_external_id("external_id", "The follower's external id.", "F-1", "^.{1,128}$")],
         responses={200: ErasureSerializer, **problems(404)},
-        examples=[OpenApiExample("A report", EXAMPLE, response_only=True, status_codes=["200"])],
+        examples=[answered("A report", EXAMPLE)],
     )
     def delete(self, request: Request, external_id: str) -> Response:
         erasure = erase(external_id)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bson import ObjectId
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from followers.api.fields import IdField, one_of
 from followers.choices import Channel
 from notifications.choices import AckEvent
 from notifications.frames import ACK_CHANNELS
@@ -14,6 +16,7 @@ from notifications.frames import ACK_CHANNELS
 MAX_IDS = 500
 
 
+@extend_schema_field({"type": "string", "pattern": "^[0-9a-fA-F]{24}$"})
 class ObjectIdField(serializers.CharField):
     """An id: 24 hexadecimal digits."""
 
@@ -29,7 +32,7 @@ class EntrySerializer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
     read_at = serializers.DateTimeField(allow_null=True)
-    payload = serializers.DictField()
+    payload = serializers.DictField(child=serializers.CharField(allow_blank=True))
 
 
 class InboxPageSerializer(serializers.Serializer[Any]):
@@ -46,6 +49,7 @@ class ReadSerializer(serializers.Serializer[Any]):
 
     ids = serializers.ListField(child=ObjectIdField(), min_length=1, max_length=MAX_IDS, required=False)
     before = serializers.DateTimeField(required=False)
+    also = one_of("ids", "before")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:
@@ -76,7 +80,7 @@ class AckSerializer(serializers.Serializer[Any]):
 
 
 class MintSerializer(serializers.Serializer[Any]):
-    follower_id = serializers.CharField(max_length=128, help_text="The follower's external id.")
+    follower_id = IdField(help_text="The follower's external id.")
 
 
 class TokenSerializer(serializers.Serializer[Any]):

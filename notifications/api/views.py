@@ -11,7 +11,7 @@ from typing import Any
 
 from bson import ObjectId
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,7 +21,19 @@ from followers.api import cursors
 from followers.api.authentication import IsKnown
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
-from followers.api.schema import NO_BODY, PAGED, POSTED, problems
+from followers.api.schema import (
+    ALERT_ID,
+    ENDPOINT_ID,
+    NO_BODY,
+    PAGED,
+    POSTED,
+    POSTED_EMPTY,
+    answered,
+    asked,
+    parameter,
+    path_id,
+    problems,
+)
 from followers.api.views import ApiView, ServiceView
 from followers.choices import Channel, Scope
 from followers.models import Follower
@@ -29,7 +41,12 @@ from notifications import acks, frames, inbox, live, tickets, tokens
 from notifications.acks import Acknowledged
 from notifications.api import serializers
 from notifications.api.authentication import FollowerAuthentication
+from notifications.api.examples import ENTRY
 from notifications.choices import AckEvent
+
+ENTRY_ID = path_id("entry_id", "The alert's id.", ALERT_ID)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before anything was made."""
 
 
 class FollowerView(ApiView):
@@ -46,12 +63,15 @@ class InboxView(FollowerView):
     @extend_schema(
         operation_id="inbox_list",
         tags=["Inbox"],
-        summary="The inbox, newest first",
+        summary="List my inbox",
+        description="The newest first. `payload` has what the app shows; its values are strings. What has expired, was "
+        "replaced or archived is not in it.",
         parameters=[
             *PAGED,
-            OpenApiParameter("since", datetime, description="Only what was made after it."),
+            parameter("since", "Only what was made after it.", "2026-11-21T09:15:00Z", format="date-time"),
         ],
         responses={200: serializers.InboxPageSerializer, **problems(400)},
+        examples=[answered("The only page", {"next": None, "results": [ENTRY]})],
     )
     def get(self, request: Request) -> Response:
         limit = cursors.limit_of(request)
@@ -65,8 +85,14 @@ class InboxCountView(FollowerView):
     @extend_schema(
         operation_id="inbox_count",
         tags=["Inbox"],
-        summary="How much is unread; with If-None-Match, whether it changed",
-        parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
+        summary="Count what is unread",
+        description="For a badge. Send the last answer's `ETag` as `If-None-Match`: a count that is still the same is "
+        "answered by 304 without a body. An app with a socket is told, and need not ask.",
+        parameters=[
+            parameter("If-None-Match", "The `ETag` of an answer.", '"unread-3"', "header"),
+            OpenApiParameter("ETag", str, "header", description="For If-None-Match.", response=[200, 304]),
+        ],
+        examples=[answered("Three", {"unread": 3})],
         responses={200: serializers.CountSerializer, 304: OpenApiResponse(description="Unchanged."), **problems()},
     )
     def get(self, request: Request) -> Response:
@@ -106,25 +132,45 @@ class EntryChangeView(FollowerView):
 
 _ENTRY: dict[str, Any] = {
     "tags": ["Inbox"],
+    "parameters": [ENTRY_ID],
     "request": None,
     "responses": {204: NO_BODY, **problems(404)},
 }
 
 
-@extend_schema_view(patch=extend_schema(operation_id="inbox_entry_read", summary="unread → read", **_ENTRY))
+@extend_schema_view(
+    patch=extend_schema(
+        operation_id="inbox_entry_read",
+        summary="Mark an alert as read",
+        description="A person has seen it; every device of theirs is told. One that is read stays so.",
+        **_ENTRY,
+    )
+)
 class EntryReadView(EntryChangeView):
     change = staticmethod(inbox.mark_read)
     tell = staticmethod(live.push_read)
 
 
-@extend_schema_view(patch=extend_schema(operation_id="inbox_entry_unread", summary="read → unread", **_ENTRY))
+@extend_schema_view(
+    patch=extend_schema(
+        operation_id="inbox_entry_unread",
+        summary="Mark an alert as unread",
+        description="It counts as new again, on every device.",
+        **_ENTRY,
+    )
+)
 class EntryUnreadView(EntryChangeView):
     change = staticmethod(inbox.mark_unread)
     tell = staticmethod(_tell_unread)
 
 
 @extend_schema_view(
-    patch=extend_schema(operation_id="inbox_entry_archive", summary="Out of the inbox, for good", **_ENTRY)
+    patch=extend_schema(
+        operation_id="inbox_entry_archive",
+        summary="Archive an alert",
+        description="It leaves the inbox for good, on every device; it can still be looked at by its id.",
+        **_ENTRY,
+    )
 )
 class EntryArchiveView(EntryChangeView):
     change = staticmethod(inbox.archive)
@@ -151,12 +197,22 @@ _MANY: dict[str, Any] = {
     "tags": ["Inbox"],
     "request": serializers.ReadSerializer,
     "responses": {200: serializers.ReadCountSerializer, **problems(*POSTED)},
-    "examples": [OpenApiExample("All up to a time", {"before": "2026-11-21T09:15:00Z"}, request_only=True)],
+    "examples": [
+        asked("All up to a time", {"before": "2026-11-21T09:15:00Z"}),
+        asked("These", {"ids": [ALERT_ID]}),
+        answered("One was changed", {"changed": 1}),
+    ],
 }
 
 
 @extend_schema_view(
-    post=extend_schema(operation_id="inbox_read", summary="Marks many as read: by ids, or all up to a time", **_MANY)
+    post=extend_schema(
+        operation_id="inbox_read",
+        summary="Mark many as read",
+        description="By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
+        "nothing.",
+        **_MANY,
+    )
 )
 class InboxReadView(ManyChangeView):
     change = staticmethod(inbox.mark_many_read)
@@ -164,7 +220,13 @@ class InboxReadView(ManyChangeView):
 
 
 @extend_schema_view(
-    post=extend_schema(operation_id="inbox_archive", summary="Archives many: by ids, or all up to a time", **_MANY)
+    post=extend_schema(
+        operation_id="inbox_archive",
+        summary="Archive many",
+        description="By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
+        "nothing.",
+        **_MANY,
+    )
 )
 class InboxArchiveView(ManyChangeView):
     change = staticmethod(inbox.archive_many)
@@ -178,13 +240,16 @@ class EntryAckView(FollowerView):
     @extend_schema(
         operation_id="inbox_entry_ack",
         tags=["Inbox"],
-        summary="What became of the alert in the app: its delivery becomes delivered",
-        description="Each event's first time is kept. With a push channel it is told of that device's delivery.",
+        summary="Acknowledge an alert",
+        description="The app has it: its delivery becomes `delivered`. Send `received` when it is there, `seen` when "
+        "it was shown, `opened` when a person opened it; each one's first time is kept. With a push channel it is told of "
+        "that device's delivery; `device_id` stands in the push message.",
+        parameters=[ENTRY_ID],
         request=serializers.AckSerializer,
         responses={204: NO_BODY, **problems(404, *POSTED)},
         examples=[
-            OpenApiExample("It was in front of a person", {"event": "seen"}, request_only=True),
-            OpenApiExample("A push message has come", PUSHED, request_only=True),
+            asked("It was shown", {"event": "seen"}),
+            asked("A push message has come", {"event": "received", "channel": "fcm", "device_id": ENDPOINT_ID}),
         ],
     )
     def post(self, request: Request, entry_id: str) -> Response:
@@ -205,9 +270,12 @@ class TicketView(FollowerView):
     @extend_schema(
         operation_id="ws_ticket",
         tags=["Inbox"],
-        summary="A ticket for the socket, for an app that cannot offer its token as a subprotocol",
+        summary="Get a ticket for the socket",
+        description="For an app that cannot offer its token as a subprotocol: connect to `/ws/inbox/?ticket=…`. A "
+        "ticket opens one socket, once, within 30 seconds.",
         request=None,
-        responses={201: serializers.TicketSerializer, **problems()},
+        responses={201: serializers.TicketSerializer, **problems(*POSTED_EMPTY)},
+        examples=[answered("A ticket", {"ticket": "q0lI1bT5vX0", "expires_in": 30}, 201)],
     )
     def post(self, request: Request) -> Response:
         ticket = tickets.issue(request.auth)
@@ -220,10 +288,15 @@ class TokensView(ServiceView):
     @extend_schema(
         operation_id="tokens_mint",
         tags=["Services"],
-        summary="A token for one follower's app",
+        summary="Mint a follower's token",
+        description="For the app of somebody who is signed in to your platform: it sends the token with each of its "
+        "own calls, and asks you for another one when it has expired. The key needs the scope `tokens:mint`.",
         request=serializers.MintSerializer,
         responses={201: serializers.TokenSerializer, **problems(404, *POSTED)},
-        examples=[OpenApiExample("For F-1", {"follower_id": "F-1"}, request_only=True)],
+        examples=[
+            asked("For F-1", {"follower_id": "F-1"}),
+            answered("A token", {"token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI2NzQyIn0.c2lnbmVk", "expires_in": 900}, 201),
+        ],
     )
     def post(self, request: Request) -> Response:
         wanted = serializers.MintSerializer(data=request.data)
@@ -248,6 +321,6 @@ def _since(request: Request) -> datetime | None:
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:
             raise ValueError("without an offset")
-        return at.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ProblemError(ErrorCode.INVALID, "since is a time such as 2026-11-21T09:15:00Z.") from None
+    return max(at, EPOCH).astimezone(UTC)

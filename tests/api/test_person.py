@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from followers import preferences
 from followers.models import Endpoint, Follower
 from tests.api.conftest import as_follower, code_of
 
@@ -36,13 +37,38 @@ def test_a_change_keeps_what_it_does_not_name_and_null_brings_the_default_back(a
     assert as_follower(ann).get(PREFERENCES).json() == told
 
 
-def test_each_broken_field_is_named_and_nothing_is_stored(ann: Follower) -> None:
-    answer = patch(ann, {"quiet_hours": {"start": "25:00", "end": "07:00"}, "channels": {"fax": "off"}})
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (
+            {"quiet_hours": {"start": "25:00", "end": "07:00"}, "channels": {"fax": "off"}},
+            {"quiet_hours.start": "#/quiet_hours/start", "channels.fax": "#/channels/fax"},
+        ),
+        ({"mute_exits": "yes", "no.such/~": 1}, {"mute_exits": "#/mute_exits", "no.such/~": "#/no.such~1~0"}),
+        ([], {"": "#"}),
+    ],
+)
+def test_each_broken_field_is_pointed_at_and_nothing_is_stored(ann: Follower, body: Any, named: dict[str, str]) -> None:
+    answer = patch(ann, body)
 
     assert code_of(answer, 400) == "invalid"
-    assert {e["field"] for e in answer.json()["errors"]} == {"quiet_hours.start", "channels.fax"}
+    assert {e["field"]: e["pointer"] for e in answer.json()["errors"]} == named
     ann.refresh_from_db()
     assert ann.preferences == {}
+
+
+def test_two_patches_at_once_both_count(ann: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge, rivals = preferences.merge, iter([{"mute_exits": True}])
+
+    def overtaken(current: object, wanted: object) -> preferences.Preferences:
+        for other in rivals:
+            patch(ann, other)
+        return merge(current, wanted)
+
+    monkeypatch.setattr(preferences, "merge", overtaken)
+    answer = patch(ann, {"sms_at_night": False}).json()
+
+    assert (answer["mute_exits"], answer["sms_at_night"]) == (True, False)
 
 
 @pytest.mark.parametrize("body", [[], "on", 3])

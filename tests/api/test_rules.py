@@ -14,6 +14,7 @@ from followers.choices import Scope
 from notifications import tokens
 from notifications.api import views
 from tests.api.conftest import as_follower, as_service, code_of
+from tests.web.builders import stored_alert
 
 INBOX = "/api/v1/inbox/"
 TOKENS = "/api/v1/tokens/"
@@ -72,6 +73,16 @@ def test_the_same_key_gives_the_same_answer_and_another_body_a_conflict(ann, mon
     assert code_of(other, 409) == "idempotency_conflict"
 
 
+def test_an_answer_without_a_body_is_kept_as_well(ann):
+    client, address = as_follower(ann), f"{INBOX}{stored_alert(ann)['_id']}/ack"
+    first, again = (
+        client.post(address, {"event": "seen"}, format="json", HTTP_IDEMPOTENCY_KEY="k-3") for _ in range(2)
+    )
+
+    assert (first.status_code, again.status_code) == (204, 204)
+    assert again["Idempotency-Replayed"] == "true"
+
+
 def test_a_second_request_waits_for_the_first_and_only_one_runs(ann, monkeypatch):
     client, running, go_on = as_service(Scope.TOKENS_MINT), threading.Event(), threading.Event()
     minted: list[str] = []
@@ -111,11 +122,29 @@ def test_without_redis_the_inbox_is_read_all_the_same(ann, settings):
     assert as_follower(ann).get(INBOX).status_code == 200
 
 
-def test_the_documentation_lists_each_error_as_it_is():
+def test_the_documentation_lists_each_error_as_it_is_and_no_other():
     documented = (django_settings.BASE_DIR / "docs" / "api.md").read_text(encoding="utf-8")
+    errors = documented[documented.index("## Errors") : documented.index("## General updates")]
 
-    for error in ErrorCode:
-        assert f"| `{error.code}` | {error.status} | {error.title} |" in documented
+    rows = [line for line in errors.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{error.code}` | {error.status} | {error.title} |" for error in ErrorCode]
+
+
+@pytest.mark.parametrize("body", [b'{"channel": "fcm"}', b"{"])
+@pytest.mark.parametrize("method", ["post", "delete"])
+def test_a_body_is_no_larger_than_is_sensible_whatever_the_method(ann, settings, method, body):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = len(body) - 1
+
+    answer = getattr(as_follower(ann), method)("/api/v1/devices", body, content_type="application/json")
+
+    assert code_of(answer, 413) == "too_large"
+
+
+def test_options_tell_the_methods_and_nothing_of_the_inside(ann):
+    answer = as_follower(ann).options("/api/v1/devices")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert set(answer["Allow"].split(", ")) == {"GET", "POST", "DELETE", "HEAD", "OPTIONS"}
 
 
 def test_the_schema_has_no_warnings_and_is_the_committed_one():

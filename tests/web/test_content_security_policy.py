@@ -56,13 +56,14 @@ async def test_a_browser_is_refused_nothing_on_any_page(server: Server, settings
 
 
 def pages(world: World) -> list[str]:
-    """One of each kind: the start, a form with widgets, a list, a list with a form of ours, and the demo."""
+    """One of each kind: the start, a form with widgets, a list, a list with a form of ours, the demo, the docs."""
     return [
         "/admin/",
         f"/admin/followers/follower/{world.follower.pk}/change/",
         "/admin/notifications/notification/",
         "/admin/delivery/proofrun/",
         f"/demo/inbox/{world.follower.external_id}/",
+        "/api/docs/",
     ]
 
 
