@@ -26,7 +26,17 @@ from delivery.admin_review_filters import REVIEW_FILTERS, with_code
 from delivery.explanations import explain
 from delivery.models import ReviewItem
 from followers import clock
-from followers.admin_base import EMPTY, ReadOnlyModelAdmin, badge, link, link_to, moment_column, object_id, plain
+from followers.admin_base import (
+    EMPTY,
+    ReadOnlyModelAdmin,
+    badge,
+    link,
+    link_to,
+    moment_column,
+    object_id,
+    once_per_page,
+    plain,
+)
 from followers.admin_endpoints import masked_addresses
 from notifications.admin import follower_pk
 from notifications.admin_tables import labelled
@@ -81,6 +91,7 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
     list_filter_submit = True
     list_fullwidth = True
     list_before_template = "admin/review_retry.html"
+    related_in_list = ("follower", "trader")
     ordering = ("-review__opened_at", "-id")
     search_fields = ("event_key",)
     search_help_text = "External id of a follower, event id, notification id, or error code"
@@ -110,8 +121,7 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         return bool(user.has_perm("delivery.work_on_reviews"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
-        reviewed = super().get_queryset(request).filter(review__open__in=[True, False])
-        return reviewed.prefetch_related("follower", "trader")
+        return super().get_queryset(request).filter(review__open__in=[True, False])
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         shown = {"may_review": self.has_review_permission(request), "query": request.GET.urlencode()}
@@ -253,15 +263,18 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         return page.why_here(item)
 
     @admin.display(description="Ways on")
+    @once_per_page
     def options(self, item: ReviewItem) -> SafeString:
         return page.options(item, clock.now())
 
     @admin.display(description="What happened to each")
+    @once_per_page
     def timelines(self, item: ReviewItem) -> SafeString:
         endpoints = [d.endpoint for d in item.deliveries if d.endpoint is not None]
         return page.timelines(item, masked_addresses(endpoints), clock.now())
 
     @admin.display(description="History")
+    @once_per_page
     def history(self, item: ReviewItem) -> SafeString:
         return page.history(item)
 

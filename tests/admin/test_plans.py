@@ -21,7 +21,7 @@ from followers import clock
 from followers.indexes import create_index
 from followers.models import Endpoint, Follow, Follower, Trader
 from followers.mongo import collection
-from notifications.admin import newest_pending
+from notifications.admin import first_to_wake
 from notifications.admin_tables import outcome_counts
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
 from notifications.reviews import open_reviews
@@ -219,11 +219,11 @@ def test_what_was_decided_is_found_by_the_item() -> None:
 def test_pending_alerts_are_found_by_their_wake_up() -> None:
     world = build_world()
     add_others(world)
-    assert newest_pending() == [world.notification.pk]
+    assert first_to_wake() == [world.notification.pk]
     collection(Notification).drop_index("priority_1_wake_at_1")
     try:
         with pytest.raises(OperationFailure, match="hint"):  # It relies on that index, and on no other.
-            newest_pending()
+            first_to_wake()
     finally:
         create_index(
             connection.schema_editor(), "notifications_notification", [("priority", 1), ("wake_at", 1)], **PARTIAL
