@@ -138,14 +138,14 @@ def fetch_related(rows: Iterable[Model], relation: str) -> None:
         field.set_cached_value(row, found.get(getattr(row, field.attname)))
 
 
-def once_per_page(show: Callable[[Any, Model], Shown]) -> Callable[[Any, Model], Shown]:
+def once_per_page(show: Callable[[Any, Any], Shown]) -> Callable[[Any, Any], Shown]:
     """A field that is costly to make: unfold's form asks for each field's content five times.
 
     It is kept with the object, which lives as long as the page.
     """
 
     @wraps(show)
-    def shown(self: Any, row: Model) -> Shown:
+    def shown(self: Any, row: Any) -> Shown:
         kept = row.__dict__.setdefault("_shown_once", {})
         if show.__name__ not in kept:
             kept[show.__name__] = show(self, row)
