@@ -19,6 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.views import ChangeList
 
 from delivery import admin_review_page as page
 from delivery.admin_decisions import DECIDED_AT_ONCE, DECISIONS, Decision, DecisionForm
@@ -44,6 +45,7 @@ from notifications.choices import DeliveryState, Priority, ReviewReason
 from notifications.models import Notification, TradeEvent
 from notifications.statements import event_id
 
+RETRY_MATCHING = "delivery_reviewitem_retry_matching"
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _REASONS = {ReviewReason.UNKNOWN: "orange", ReviewReason.UNDONE: "orange"}
 
@@ -82,6 +84,13 @@ def _single(decision: Decision, variant: ActionVariant) -> Any:
 
     run.__name__ = f"{decision.name}_one"
     return run
+
+
+class Matching(ChangeList):
+    """What the list's filters leave, without a page of it: nothing is counted, and no row is read."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.result_list: list[ReviewItem] = []
 
 
 @admin.register(ReviewItem)
@@ -136,13 +145,17 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         # One or the other: of both at once the database would sort everything that it finds.
         return Q(event_id=event) if Notification.objects.filter(event_id=event).exists() else with_code(term)
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        match = request.resolver_match
+        return Matching if match and match.url_name == RETRY_MATCHING else super().get_changelist(request, **kwargs)
+
     # --- Deciding -----------------------------------------------------------------------------------------------------
     def get_urls(self) -> list[Any]:
         decide = self.admin_site.admin_view(self.decide)
         matching = self.admin_site.admin_view(self.retry_matching)
         return [
             path("decide/<slug:name>/", decide, name="delivery_reviewitem_decide"),
-            path("retry/", matching, name="delivery_reviewitem_retry_matching"),
+            path("retry/", matching, name=RETRY_MATCHING),
             *super().get_urls(),
         ]
 
