@@ -42,9 +42,17 @@ LOOK_CHUNK = 2_000
 RESENDABLE = [*TROUBLED, *UNSENT]
 """What a person may have sent: everything but what is under way or has reached the address."""
 
-_FIELDS = {
-    "follower_id": 1, "trader_id": 1, "expires_at": 1, "superseded_by": 1, "deliveries.channel": 1,
-    "deliveries.endpoint": 1, "deliveries.state": 1, "deliveries.batch": 1, "deliveries.attempt_log.outcome": 1,
+_DELIVERY = {name: f"$$d.{name}" for name in ("channel", "endpoint", "state", "batch")}
+_FIELDS: Document = {
+    "follower_id": 1, "trader_id": 1, "expires_at": 1, "superseded_by": 1,
+    # Flat: what ten thousand nested documents cost is the collection of their garbage.
+    "deliveries": {
+        "$map": {
+            "input": {"$filter": {"input": "$deliveries", "as": "d", "cond": {"$ne": ["$$d.endpoint", None]}}},
+            "as": "d",
+            "in": {**_DELIVERY, "outcomes": "$$d.attempt_log.outcome"},
+        }
+    },
 }  # fmt: skip
 
 
@@ -124,8 +132,7 @@ def _in_trouble(row: Document) -> list[Document]:
     return [
         d
         for d in row["deliveries"]
-        if d["endpoint"] is not None
-        and d["batch"] is None  # Otherwise a worker has it in hand, whatever a receipt said meanwhile.
+        if d["batch"] is None  # Otherwise a worker has it in hand, whatever a receipt said meanwhile.
         and (d["state"] in TROUBLED or (d["state"] in UNSENT and REQUESTED in _outcomes(d)))
     ]
 
@@ -134,8 +141,9 @@ def _is_under_way(stored: Document) -> bool:
     return bool(stored["state"] == DeliveryState.QUEUED or stored["batch"] is not None)
 
 
-def _outcomes(stored: Document) -> list[str]:
-    return [attempt["outcome"] for attempt in stored["attempt_log"]]
+def _outcomes(stored: Document) -> Sequence[str]:
+    """Of its attempts so far; a delivery that is not stored yet has none."""
+    return stored.get("outcomes", ())
 
 
 def _look_at_retry(
