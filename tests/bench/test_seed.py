@@ -27,7 +27,7 @@ def seed(followers: int) -> tuple[Any, list[Any]]:
     people = [world.make_follower(trader, "fcm", "sms") for _ in range(followers)]
     with seeding() as seeder:
         audience = Audience.of(trader.external_id)
-        event = seeder.trade(audience, clock.now() - timedelta(hours=1))
+        event = seeder.trade(audience, clock.now() - timedelta(seconds=10))
         fates = iter(FATES * followers)
         seeder.alerts(event, audience.members, lambda number, delivery: next(fates))
     return event, people
