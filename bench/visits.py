@@ -43,6 +43,8 @@ class Visitor:
     def __init__(self, token: str = "") -> None:
         from django.test import Client
 
+        import notifyhub.asgi  # noqa: F401  What a web process does at its start is done here, too.
+
         self.wrong: list[str] = []  # What answers were not as they should be.
         headers = {"authorization": f"Bearer {token}"} if token else None
         self.client = Client(SERVER_NAME="localhost", headers=headers)
