@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("end_to_end", "fan_out", "deliver", "idle_latency", "steady", "burst")
+BENCHMARKS = ("end_to_end", "fan_out", "deliver", "idle_latency", "steady", "burst", "review", "inbox")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -158,9 +158,18 @@ def follower_numbers(audiences: Mapping[str, int], trader: str) -> range:
     raise KeyError(trader)
 
 
+def a_device(number: int) -> list[dict[str, str]]:
+    """The one Android device of follower `number`, as the importer takes it."""
+    return [{"channel": "fcm", "address": f"fcm-token-{number:0140x}", "platform": "android"}]
+
+
 @contextmanager
-def set_up(audiences: Mapping[str, int], settings: Mapping[str, str] | None = None) -> Iterator[Stage]:
-    """Servers, vendor, and the followers of each trader (trader → how many), each with one device."""
+def set_up(
+    audiences: Mapping[str, int],
+    settings: Mapping[str, str] | None = None,
+    endpoints: Callable[[int], list[dict[str, str]]] = a_device,
+) -> Iterator[Stage]:
+    """Servers, vendor, and the followers of each trader (trader → how many), with their endpoints by number."""
     directory = Path(tempfile.mkdtemp(prefix="notifyhub-bench-"))
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -174,7 +183,7 @@ def set_up(audiences: Mapping[str, int], settings: Mapping[str, str] | None = No
         env = {"DJANGO_SETTINGS_MODULE": "notifyhub.settings", "LOG_LEVEL": "INFO", **stack.env, **fcm}
         os.environ.update({**env, **(settings or {})})
         file = directory / "followers.ndjson"
-        file.write_text("\n".join(_lines(audiences)))
+        file.write_text("\n".join(_lines(audiences, endpoints)))
         children.run("migrate", [*commands.MANAGE, "migrate", "--no-input"])
         children.run("import", [*commands.MANAGE, "import_followers", str(file)])
         django.setup()
@@ -183,13 +192,12 @@ def set_up(audiences: Mapping[str, int], settings: Mapping[str, str] | None = No
         yield stage
 
 
-def _lines(audiences: Mapping[str, int]) -> Iterator[str]:
+def _lines(audiences: Mapping[str, int], endpoints: Callable[[int], list[dict[str, str]]]) -> Iterator[str]:
     for trader in audiences:
         for number in follower_numbers(audiences, trader):
-            endpoint = {"channel": "fcm", "address": f"fcm-token-{number:0140x}", "platform": "android"}
             yield json.dumps({
                 "traderId": trader, "traderPortfolio": str(TRADER_PORTFOLIO), "followerId": f"F-{number}",
-                "currency": "INR", "followerPortfolio": str(portfolio(number)), "endpoints": [endpoint],
+                "currency": "INR", "followerPortfolio": str(portfolio(number)), "endpoints": endpoints(number),
             })  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from followers.admin_base import (
     moment,
     moment_column,
     object_id,
+    once_per_page,
     table,
 )
 from followers.admin_history import note_changes
@@ -67,6 +68,7 @@ class FannedOutEventAdmin(TradeEventAdmin):
     readonly_fields = (*TradeEventAdmin.readonly_fields, "shards_done_", "shard_table", "by_channel", "timeline")
 
     @admin.display(description="Timeline")
+    @once_per_page
     def timeline(self, event: TradeEvent) -> SafeString:
         return admin_timeline.event_timeline(event)
 
@@ -90,10 +92,12 @@ class FannedOutEventAdmin(TradeEventAdmin):
         return progress_line(event)
 
     @admin.display(description="How they ended")
+    @once_per_page
     def by_channel(self, event: TradeEvent) -> SafeString:
         return channel_table(event)
 
     @admin.display(description="Fan-out shards")
+    @once_per_page
     def shard_table(self, event: TradeEvent) -> SafeString:
         shards = {shard_batch_id(event.external_id, shard): shard for shard in range(event.shards)}
         stored = batches_by_id(list(shards))

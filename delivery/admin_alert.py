@@ -11,7 +11,7 @@ from delivery.admin_timeline import alert_timeline
 from delivery.models import ReviewItem
 from delivery.why_not import in_sentences
 from followers import clock
-from followers.admin_base import link
+from followers.admin_base import link, once_per_page
 from followers.admin_endpoints import masked_addresses
 from notifications.admin import NotificationAdmin
 from notifications.models import Notification
@@ -38,10 +38,12 @@ class ExplainedAlertAdmin(NotificationAdmin):
         return format_html("{}<p>{}</p>", lines, link(ReviewItem, alert.pk, word))
 
     @admin.display(description="Timeline")
+    @once_per_page
     def timeline(self, alert: Notification) -> SafeString:
         return alert_timeline(alert)
 
     @admin.display(description="Step by step")
+    @once_per_page
     def attempts(self, alert: Notification) -> SafeString:
         endpoints = [d.endpoint for d in alert.deliveries if d.endpoint is not None]
         return page.timelines(alert, masked_addresses(endpoints), clock.now())

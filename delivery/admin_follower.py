@@ -16,7 +16,7 @@ from delivery.explanations import explain
 from delivery.why_not import Answer, Cause, what_became, why
 from followers import clock
 from followers.admin import FollowerAdmin
-from followers.admin_base import link, list_link, moment, object_id, table
+from followers.admin_base import link, list_link, moment, object_id, once_per_page, table
 from followers.choices import Channel
 from followers.models import Follower
 from followers.mongo import collection, durably
@@ -59,6 +59,7 @@ class FollowerStoryAdmin(FollowerAdmin):
         return super().change_view(request, object_id, form_url, {**asked, **(extra_context or {})})
 
     @admin.display(description=f"The newest {ALERTS_SHOWN}")
+    @once_per_page
     def last_alerts(self, follower: Follower) -> SafeString:
         every = list_link(Notification, "All their alerts", q=follower.external_id)
         return format_html(
@@ -71,6 +72,7 @@ class FollowerStoryAdmin(FollowerAdmin):
         )
 
     @admin.display(description=f"Of the newest {LOOKED_BACK}")
+    @once_per_page
     def not_sent(self, follower: Follower) -> SafeString | str:
         rows = unsent(newest_alerts(follower, LOOKED_BACK))
         if not rows:

@@ -19,6 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.views import ChangeList
 
 from delivery import admin_review_page as page
 from delivery.admin_decisions import DECIDED_AT_ONCE, DECISIONS, Decision, DecisionForm
@@ -26,7 +27,17 @@ from delivery.admin_review_filters import REVIEW_FILTERS, with_code
 from delivery.explanations import explain
 from delivery.models import ReviewItem
 from followers import clock
-from followers.admin_base import EMPTY, ReadOnlyModelAdmin, badge, link, link_to, moment_column, object_id, plain
+from followers.admin_base import (
+    EMPTY,
+    ReadOnlyModelAdmin,
+    badge,
+    link,
+    link_to,
+    moment_column,
+    object_id,
+    once_per_page,
+    plain,
+)
 from followers.admin_endpoints import masked_addresses
 from notifications.admin import follower_pk
 from notifications.admin_tables import labelled
@@ -34,6 +45,7 @@ from notifications.choices import DeliveryState, Priority, ReviewReason
 from notifications.models import Notification, TradeEvent
 from notifications.statements import event_id
 
+RETRY_MATCHING = "delivery_reviewitem_retry_matching"
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _REASONS = {ReviewReason.UNKNOWN: "orange", ReviewReason.UNDONE: "orange"}
 
@@ -74,6 +86,13 @@ def _single(decision: Decision, variant: ActionVariant) -> Any:
     return run
 
 
+class Matching(ChangeList):
+    """What the list's filters leave, without a page of it: nothing is counted, and no row is read."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.result_list: list[ReviewItem] = []
+
+
 @admin.register(ReviewItem)
 class ReviewItemAdmin(ReadOnlyModelAdmin):
     list_display = ("item", "opened", "follower_link", "trader_link", "trade", "why", "validity", "assigned")
@@ -81,6 +100,7 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
     list_filter_submit = True
     list_fullwidth = True
     list_before_template = "admin/review_retry.html"
+    related_in_list = ("follower", "trader")
     ordering = ("-review__opened_at", "-id")
     search_fields = ("event_key",)
     search_help_text = "External id of a follower, event id, notification id, or error code"
@@ -110,8 +130,7 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         return bool(user.has_perm("delivery.work_on_reviews"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
-        reviewed = super().get_queryset(request).filter(review__open__in=[True, False])
-        return reviewed.prefetch_related("follower", "trader")
+        return super().get_queryset(request).filter(review__open__in=[True, False])
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         shown = {"may_review": self.has_review_permission(request), "query": request.GET.urlencode()}
@@ -126,13 +145,17 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         # One or the other: of both at once the database would sort everything that it finds.
         return Q(event_id=event) if Notification.objects.filter(event_id=event).exists() else with_code(term)
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        match = request.resolver_match
+        return Matching if match and match.url_name == RETRY_MATCHING else super().get_changelist(request, **kwargs)
+
     # --- Deciding -----------------------------------------------------------------------------------------------------
     def get_urls(self) -> list[Any]:
         decide = self.admin_site.admin_view(self.decide)
         matching = self.admin_site.admin_view(self.retry_matching)
         return [
             path("decide/<slug:name>/", decide, name="delivery_reviewitem_decide"),
-            path("retry/", matching, name="delivery_reviewitem_retry_matching"),
+            path("retry/", matching, name=RETRY_MATCHING),
             *super().get_urls(),
         ]
 
@@ -253,15 +276,18 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
         return page.why_here(item)
 
     @admin.display(description="Ways on")
+    @once_per_page
     def options(self, item: ReviewItem) -> SafeString:
         return page.options(item, clock.now())
 
     @admin.display(description="What happened to each")
+    @once_per_page
     def timelines(self, item: ReviewItem) -> SafeString:
         endpoints = [d.endpoint for d in item.deliveries if d.endpoint is not None]
         return page.timelines(item, masked_addresses(endpoints), clock.now())
 
     @admin.display(description="History")
+    @once_per_page
     def history(self, item: ReviewItem) -> SafeString:
         return page.history(item)
 

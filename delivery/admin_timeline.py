@@ -20,9 +20,13 @@ def timeline(steps: Sequence[Step]) -> SafeString:
     return table(("When", "After", "What"), rows)
 
 
+ALERTS_READ = 2_000
+"""Alerts of a trade that its page looks at for the times of the first and the last one; `manage.py trace` reads all."""
+
+
 def event_timeline(trade: TradeEvent) -> SafeString:
     stored = event(trade.pk)
-    return timeline(event_steps(stored) if stored else ())
+    return timeline(event_steps(stored, ALERTS_READ) if stored else ())
 
 
 def alert_timeline(alert: Notification) -> SafeString:

@@ -7,6 +7,7 @@ side by side: every change is a compare-and-set or a transaction.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from delivery.fan_out import fail_shard
 from delivery.lease import Lease, claim, take_over
 from delivery.shares import shared
 from delivery.statements import Naming
+from delivery.sweeps import NOTED_EVERY_SECONDS, note_sweep
 from followers import clock
 from followers import statements as followers
 from followers.choices import Channel
@@ -74,10 +76,14 @@ def run(stop: threading.Event) -> None:
     A failure is reported once, not at every sweep, and the sweeps go on.
     """
     failing = False
+    noted_at = float("-inf")
     while not stop.is_set():
         try:
             sweep = sweep_once(clock.now())
             LAST_SWEEP.set_to_current_time()
+            if time.monotonic() - noted_at >= NOTED_EVERY_SECONDS:
+                note_sweep(clock.now())
+                noted_at = time.monotonic()
         except Exception as error:
             if is_passing(error):
                 MONGODB.away(error)

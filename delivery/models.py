@@ -45,6 +45,16 @@ class Batch(models.Model):
         return f"{self.kind} {self.channel} {self.id}"
 
 
+class LastSweep(models.Model):
+    """When dispatch_due last looked at all that was due: one document, as its metrics stay on its own machine."""
+
+    id = models.CharField(max_length=16, primary_key=True)
+    swept_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.swept_at}"
+
+
 class Breaker(models.Model):
     """A channel's circuit breaker at one provider account, as staff see and switch it.
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from kafka.errors import KafkaError
+
+from delivery import lag
 from delivery.backlog import Backlog, measure
 from delivery.broker import BROKER_ERRORS, queue_depths
 from delivery.models import Batch
 from delivery.statements import due_batches
+from delivery.sweeps import last_sweep
 from followers import clock
 from followers.mongo import collection, durably
 from notifications.choices import Priority
@@ -30,6 +35,9 @@ COUNTED_UP_TO = 10_000
 SLOWEST_SHOWN = FAILURES_SHOWN = 8
 REPEAT_FOR_SECONDS = 2.0
 """A page that updates by itself does not wait for a database that is away; it says so."""
+
+LAG_WAIT_SECONDS = 0.5
+"""Kafka's answer is waited for no longer, and asked for beside everything else; it is known at the next look."""
 
 NOT_A_CALL = frozenset({REQUESTED, "receipt"})
 
@@ -66,7 +74,7 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One look at the system. Queue depths are None while the queue is away."""
+    """One look at the system. What a server that is away would have told is None."""
 
     at: datetime
     pace: Pace
@@ -81,11 +89,14 @@ class Figures:
     reviews: int  # At most COUNTED_UP_TO + 1.
     reviews_by_channel: Counter[str]  # Of the newest open ones.
     last_trade_at: datetime | None
+    lag: int | None  # Trades that consume_trades has not committed yet.
+    swept_seconds_ago: float | None  # Since dispatch_due last looked at all that was due; None = never.
     intake_ms: Spread | None  # From the execution of a trade until it was stored.
 
 
 def read(now: datetime) -> Figures:
     """Raises PyMongoError while MongoDB is away."""
+    looking = lag.WATCH.begin()
     events = newest_events(now)
     sample = newest_alerts()
     answers, arrivals, failures = _deliveries(sample)
@@ -103,7 +114,9 @@ def read(now: datetime) -> Figures:
         reviews=_open_reviews(),
         reviews_by_channel=_by_channel(codes_of_newest()),
         last_trade_at=events[0]["received_at"] if events else None,
+        swept_seconds_ago=_since_last_sweep(now),
         intake_ms=spread([_ms(e["executed_at"], e["received_at"]) for e in events]),
+        lag=_total(looking),
     )
 
 
@@ -165,6 +178,18 @@ def _depths() -> dict[str, int] | None:
     try:
         return queue_depths()
     except BROKER_ERRORS:
+        return None
+
+
+def _since_last_sweep(now: datetime) -> float | None:
+    swept_at = last_sweep(REPEAT_FOR_SECONDS)
+    return None if swept_at is None else max(0.0, (now - clock.as_utc(swept_at)).total_seconds())
+
+
+def _total(looking: Future[lag.Lag]) -> int | None:
+    try:
+        return sum(looking.result(LAG_WAIT_SECONDS).values())
+    except (KafkaError, OSError):  # TimeoutError is one of the latter.
         return None
 
 

@@ -31,7 +31,10 @@ KEPT_SECONDS = 4
 """However many people look on, the servers are asked no more often."""
 
 OVERDUE_SECONDS = 30
-"""A wake-up that is due for longer: dispatch_due is not running, or is far behind."""
+"""A wake-up that is due for longer: dispatch_due is far behind. No sweep for so long: it is not running."""
+
+LAG_MAX = 1_000
+"""Above it the alert rule NotifyHubConsumerLag speaks, too."""
 
 
 def operations(request: HttpRequest) -> HttpResponse:
@@ -81,7 +84,6 @@ def _tiles(figures: Figures) -> list[Document]:
     """The figures at the top: a word, a number, what it is of, and whether it is well."""
     created, finished = (_last_whole_minute(s) for s in (figures.pace.created, figures.pace.finished))
     depth = None if figures.depths is None else sum(figures.depths.values())
-    overdue = max(figures.overdue_seconds.values())
     more = "" if figures.backlog.is_counted_out else "+"
     since = None if figures.last_trade_at is None else figures.at - clock.as_utc(figures.last_trade_at)
     reviews = f"{COUNTED_UP_TO:,}+" if figures.reviews > COUNTED_UP_TO else f"{figures.reviews:,}"
@@ -93,15 +95,34 @@ def _tiles(figures: Figures) -> list[Document]:
         {"word": "Deliveries finished", "figure": finished, "of": "in the last full minute"},
         {"word": "Last trade", "figure": "none" if since is None else f"{int(since.total_seconds()):,} s ago",
          "of": intake},
+        _lag_tile(figures),
         {"word": "Queue", "figure": "away" if depth is None else f"{depth:,}", "of": "hints waiting",
          "is_bad": depth is None},
         {"word": "Unfinished batches", "figure": f"{figures.backlog.total:,}{more}", "of": "fan-outs and deliveries"},
-        {"word": "Wake-ups", "figure": f"{overdue:,.0f} s late" if overdue >= 1 else "on time",
-         "of": "dispatch_due is silent or far behind" if overdue > OVERDUE_SECONDS else "dispatch_due is at work",
-         "is_bad": overdue > OVERDUE_SECONDS},
+        _wake_up_tile(figures),
         {"word": "Review bucket", "figure": reviews, "of": "alerts wait for a person",
          "url": reverse("admin:delivery_reviewitem_changelist")},
     ]  # fmt: skip
+
+
+def _lag_tile(figures: Figures) -> Document:
+    if figures.lag is None:
+        return {"word": "Kafka", "figure": "unknown", "of": "Kafka has not answered in time", "is_bad": True}
+    is_bad = figures.lag > LAG_MAX
+    return {"word": "Kafka", "figure": f"{figures.lag:,}", "of": "trades not taken in yet", "is_bad": is_bad}
+
+
+def _wake_up_tile(figures: Figures) -> Document:
+    """How late the wake-ups are, and when dispatch_due has last said that it looked: nothing may be due at all."""
+    late, swept = max(figures.overdue_seconds.values()), figures.swept_seconds_ago
+    if swept is None:
+        of = "dispatch_due has never run"
+    elif swept > OVERDUE_SECONDS:
+        of = f"dispatch_due is silent since {swept:,.0f} s"
+    else:
+        of = "dispatch_due is far behind" if late > OVERDUE_SECONDS else "dispatch_due is at work"
+    is_bad = swept is None or max(swept, late) > OVERDUE_SECONDS
+    return {"word": "Wake-ups", "figure": f"{late:,.0f} s late" if late >= 1 else "on time", "of": of, "is_bad": is_bad}
 
 
 def _last_whole_minute(series: list[int | None]) -> str:

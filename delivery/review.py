@@ -8,7 +8,7 @@ asks once more whether they are still valid, not superseded, and at an active ad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from delivery.channels.credentials import is_on
 from delivery.choices import KEYED_CHANNELS
 from delivery.statements import ATTEMPTS_KEPT
 from followers import statements as followers
-from followers.choices import Channel
+from followers.choices import VENDOR_CHANNELS, Channel
 from followers.clock import as_utc
 from followers.models import Endpoint
 from followers.mongo import collection, durably
@@ -36,12 +36,23 @@ Document = dict[str, Any]
 SEND_CHUNK = 500
 """Alerts per statement; its literals are searched for each alert, so that more would cost more than they save."""
 
+LOOK_CHUNK = 2_000
+"""Alerts per look ahead: a page looks at ten thousand, and each round trip costs it."""
+
 RESENDABLE = [*TROUBLED, *UNSENT]
 """What a person may have sent: everything but what is under way or has reached the address."""
 
-_FIELDS = {
-    "follower_id": 1, "trader_id": 1, "expires_at": 1, "superseded_by": 1, "deliveries.channel": 1,
-    "deliveries.endpoint": 1, "deliveries.state": 1, "deliveries.batch": 1, "deliveries.attempt_log.outcome": 1,
+_DELIVERY = {name: f"$$d.{name}" for name in ("channel", "endpoint", "state", "batch")}
+_FIELDS: Document = {
+    "follower_id": 1, "trader_id": 1, "expires_at": 1, "superseded_by": 1,
+    # Flat: what ten thousand nested documents cost is the collection of their garbage.
+    "deliveries": {
+        "$map": {
+            "input": {"$filter": {"input": "$deliveries", "as": "d", "cond": {"$ne": ["$$d.endpoint", None]}}},
+            "as": "d",
+            "in": {**_DELIVERY, "outcomes": "$$d.attempt_log.outcome"},
+        }
+    },
 }  # fmt: skip
 
 
@@ -78,12 +89,13 @@ class Outlook:
 def outlook_of_retry(ids: Sequence[ObjectId], now: datetime) -> Outlook:
     """What would become of a retry of every delivery that is in trouble, at its own address."""
     outlook = Outlook()
-    for chunk in _chunks(ids):
-        rows = _reviewed(chunk)
-        live = [row for row in rows if _over(row, now) is None]
-        endpoints = followers.addresses({d["endpoint"] for row in live for d in _in_trouble(row)})
-        for row in rows:
-            _look_at_retry(outlook, row, endpoints, now)
+    open_channels = {channel.value for channel in VENDOR_CHANNELS if is_on(channel, settings)}
+    for chunk in _chunks(ids, LOOK_CHUNK):
+        rows = [(row, _in_trouble(row)) for row in _reviewed(chunk)]
+        live = [troubled for row, troubled in rows if _over(row, now) is None]
+        endpoints = followers.owners({d["endpoint"] for troubled in live for d in troubled})
+        for row, troubled in rows:
+            _look_at_retry(outlook, row, troubled, endpoints, open_channels, now)
     return outlook
 
 
@@ -91,7 +103,7 @@ def outlook_elsewhere(ids: Sequence[ObjectId], channels: Sequence[Channel], now:
     """What would become, for each channel, of sending to every active address of the recipients on it that was not
     reached yet."""
     outlooks = {channel: Outlook() for channel in channels}
-    for chunk in _chunks(ids):
+    for chunk in _chunks(ids, LOOK_CHUNK):
         rows = _reviewed(chunk)
         owned = _active_endpoints(rows, channels)
         for channel, outlook in outlooks.items():
@@ -102,11 +114,11 @@ def outlook_elsewhere(ids: Sequence[ObjectId], channels: Sequence[Channel], now:
 
 def _reviewed(ids: list[ObjectId]) -> list[Document]:
     query = {"_id": {"$in": ids}, "review": {"$ne": None}}
-    return durably(lambda: list(collection(Notification).find(query, _FIELDS)))
+    return durably(lambda: list(collection(Notification).find(query, _FIELDS, batch_size=LOOK_CHUNK)))
 
 
-def _chunks(ids: Sequence[ObjectId]) -> Iterator[list[ObjectId]]:
-    return (list(ids[start : start + SEND_CHUNK]) for start in range(0, len(ids), SEND_CHUNK))
+def _chunks(ids: Sequence[ObjectId], size: int) -> Iterator[list[ObjectId]]:
+    return (list(ids[start : start + size]) for start in range(0, len(ids), size))
 
 
 def _over(row: Document, now: datetime) -> Obstacle | None:
@@ -120,8 +132,7 @@ def _in_trouble(row: Document) -> list[Document]:
     return [
         d
         for d in row["deliveries"]
-        if d["endpoint"] is not None
-        and d["batch"] is None  # Otherwise a worker has it in hand, whatever a receipt said meanwhile.
+        if d["batch"] is None  # Otherwise a worker has it in hand, whatever a receipt said meanwhile.
         and (d["state"] in TROUBLED or (d["state"] in UNSENT and REQUESTED in _outcomes(d)))
     ]
 
@@ -130,19 +141,26 @@ def _is_under_way(stored: Document) -> bool:
     return bool(stored["state"] == DeliveryState.QUEUED or stored["batch"] is not None)
 
 
-def _outcomes(stored: Document) -> list[str]:
-    return [attempt["outcome"] for attempt in stored["attempt_log"]]
+def _outcomes(stored: Document) -> Sequence[str]:
+    """Of its attempts so far; a delivery that is not stored yet has none."""
+    return stored.get("outcomes", ())
 
 
-def _look_at_retry(outlook: Outlook, row: Document, endpoints: Mapping[ObjectId, Document], now: datetime) -> None:
-    troubled = _in_trouble(row)
+def _look_at_retry(
+    outlook: Outlook,
+    row: Document,
+    troubled: list[Document],
+    endpoints: Mapping[ObjectId, Document],
+    open_channels: Set[str],
+    now: datetime,
+) -> None:
     if not troubled:
         under_way = any(_is_under_way(d) for d in row["deliveries"])
         outlook.obstacles[Obstacle.UNDER_WAY if under_way else Obstacle.NOTHING] += 1
     elif (over := _over(row, now)) is not None:
         outlook.obstacles[over] += 1
     else:
-        found = [(d, _at_address(row, d, endpoints.get(d["endpoint"]))) for d in troubled]
+        found = [(d, _at_address(row, d, endpoints.get(d["endpoint"]), open_channels)) for d in troubled]
         sendable = [d for d, obstacle in found if obstacle is None]
         if sendable:
             _want(outlook, row, sendable)
@@ -150,10 +168,10 @@ def _look_at_retry(outlook: Outlook, row: Document, endpoints: Mapping[ObjectId,
             outlook.obstacles[next(obstacle for _, obstacle in found if obstacle is not None)] += 1
 
 
-def _at_address(row: Document, stored: Document, endpoint: Document | None) -> Obstacle | None:
+def _at_address(row: Document, stored: Document, endpoint: Document | None, open_channels: Set[str]) -> Obstacle | None:
     if endpoint is None or not endpoint["active"] or _owner(endpoint) != _owner(row):
         return Obstacle.INACTIVE
-    return None if is_on(Channel(stored["channel"]), settings) else Obstacle.CHANNEL_OFF
+    return None if stored["channel"] in open_channels else Obstacle.CHANNEL_OFF
 
 
 def _owner(document: Document) -> ObjectId:
@@ -224,7 +242,9 @@ def send_again(wanted: Mapping[ObjectId, list[Document]], by: str, note: str, no
     entry = {
         "at": now, "outcome": REQUESTED, "code": "", "message": f"{by}: {note}"[:500], "latency_ms": None,
     }  # fmt: skip
-    return [pk for ids in _chunks(list(wanted)) for pk in _queue(ids, [wanted[pk] for pk in ids], entry, now)]
+    return [
+        pk for ids in _chunks(list(wanted), SEND_CHUNK) for pk in _queue(ids, [wanted[pk] for pk in ids], entry, now)
+    ]
 
 
 def _queue(ids: list[ObjectId], wanted: list[list[Document]], entry: Document, now: datetime) -> list[ObjectId]:

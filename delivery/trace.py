@@ -85,17 +85,23 @@ def event_path(event: Document) -> Path:
     return Path(f"Event {event['external_id']}", facts, event_steps(event), dict(sorted(outcomes.items())))
 
 
-def event_steps(event: Document) -> list[Step]:
-    """What happened to a trade, in the order of time. Index: notification (event_id, state)."""
+def event_steps(event: Document, looked_at: int | None = None) -> list[Step]:
+    """What happened to a trade, in the order of time. Index: notification (event_id, state, _id).
+
+    With `looked_at` no more than so many of its alerts are read, and the steps say so.
+    """
     outside = {"$filter": {"input": "$deliveries", "as": "d", "cond": {"$ne": ["$$d.channel", Channel.IN_APP.value]}}}
     sent_at = {"$let": {"vars": {"outside": outside}, "in": "$$outside.sent_at"}}
     group = {"_id": None, "first": {"$min": {"$min": sent_at}}, "last": {"$max": {"$max": sent_at}}}
-    found = collection(Notification).aggregate([{"$match": {"event_id": event["_id"]}}, {"$group": group}])
-    sent = next(iter(found), {"first": None, "last": None})
+    limit: list[Document] = [{"$limit": looked_at}] if looked_at is not None else []
+    pipeline = [{"$match": {"event_id": event["_id"]}}, *limit, {"$group": group}]
+    sent = next(iter(collection(Notification).aggregate(pipeline)), {"first": None, "last": None})
+    is_sample = looked_at is not None and (event["alerts_written"] or 0) > looked_at
+    of = f", of {looked_at:,} alerts that were looked at" if is_sample else ""
     later = [
         (event["fanned_out_at"], f"fanned out, {event['shards']} shard(s)"),
-        (sent["first"], "first vendor accepted"),
-        (sent["last"], "last vendor accepted"),
+        (sent["first"], f"first vendor accepted{of}"),
+        (sent["last"], f"last vendor accepted{of}"),
     ]
     steps = [*_beginning(event), *(Step(at, what) for at, what in later if at is not None)]
     return sorted(steps, key=lambda step: step.at)

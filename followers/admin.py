@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -18,11 +18,13 @@ from followers import clock
 from followers.admin_base import (
     QuickModelAdmin,
     badge,
+    fetch_related,
     link,
     link_to,
     list_link,
     moment,
     moment_column,
+    once_per_page,
     plain,
     starts_with,
     table,
@@ -70,6 +72,7 @@ class TraderAdmin(PersonAdmin):
         return False  # It would take the follows of perhaps fifty thousand people along.
 
     @admin.display(description="Followers")
+    @once_per_page
     def follows(self, trader: Trader) -> SafeString | str:
         return list_link(Follow, "Show the followers", trader__id__exact=trader.pk) if trader.pk else "–"
 
@@ -107,14 +110,17 @@ class FollowerAdmin(PersonAdmin):
         return follower
 
     @admin.display(description="Where they are reached")
+    @once_per_page
     def endpoints(self, follower: Any) -> SafeString | str:
         back = reverse("admin:followers_follower_change", args=[follower.pk])
         return endpoint_table(Endpoint.objects.filter(follower_id=follower.pk), back, follower.may_be_switched)
 
     @admin.display(description="Whom they follow")
+    @once_per_page
     def follows(self, follower: Follower) -> SafeString | str:
         """Index: followers_follow (follower_id)."""
-        rows = list(Follow.objects.filter(follower_id=follower.pk).prefetch_related("trader")[:FOLLOWS_SHOWN])
+        rows = list(Follow.objects.filter(follower_id=follower.pk)[:FOLLOWS_SHOWN])
+        fetch_related(rows, "trader")
         shown = table(
             ("Trader", "State", "Since", "Ended", "Multiplier", "Allocation", "Most per order", ""),
             (_follow_cells(row) for row in rows),
@@ -145,14 +151,12 @@ def _follow_cells(follow: Follow) -> tuple[object, ...]:
 @admin.register(Follow)
 class FollowAdmin(QuickModelAdmin):
     list_display = ("number", "trader_link", "follower_link", "multiplier_", "allocation_", "since", "ended_at")
+    related_in_list = ("trader", "follower")
     ordering = ("trader_id", "follower_id")  # The unique index, which also serves a list of one trader.
     search_fields = ("follower__external_id",)
     search_help_text = "External id of a follower or of a trader"
     autocomplete_fields = ("trader", "follower")
     fields = ("trader", "follower", "multiplier", "allocation", "max_notional", "since", "ended_at")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Follow]:
-        return super().get_queryset(request).prefetch_related("trader", "follower")
 
     def found_by(self, term: str) -> Q:
         follower = Follower.objects.filter(external_id=term).values_list("pk", flat=True).first()

@@ -124,6 +124,7 @@ class ChannelFilter(admin.SimpleListFilter):
 
 @admin.register(Endpoint)
 class EndpointAdmin(QuickModelAdmin):
+    related_in_list = ("trader", "follower")
     list_display = ("masked_address", "channel", "owner", "platform", "activity", "registered")
     list_filter = (ChannelFilter, ActivityFilter)
     ordering = ("-id",)
@@ -139,9 +140,6 @@ class EndpointAdmin(QuickModelAdmin):
         "channel", "masked_address", "owner", "platform", "app", "environment",
         "activity", "deactivated_reason", "deactivated", "registered", "switch_link",
     )  # fmt: skip
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
-        return super().get_queryset(request).prefetch_related("trader", "follower")
 
     def get_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> tuple[str, ...]:
         if obj is None:

@@ -151,6 +151,13 @@ def addresses(endpoint_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
     return durably(lambda: {e["_id"]: e for e in found.find(query, ADDRESS_FIELDS, batch_size=AT_ONCE)})
 
 
+def owners(endpoint_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
+    """Whose these endpoints are, and whether they are active, by id: follower_id, trader_id, active. Index: _id."""
+    query, fields = {"_id": {"$in": list(endpoint_ids)}}, {"follower_id": 1, "trader_id": 1, "active": 1}
+    found = collection(Endpoint).find(query, fields, batch_size=max(1, len(endpoint_ids)))
+    return durably(lambda: {e["_id"]: e for e in found.clone()})
+
+
 def deactivate_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: str, now: datetime) -> bool:
     """active → inactive, once; an address that was registered again meanwhile stays. Returns whether it changed."""
     query = {"_id": endpoint_id, "active": True, "registered_at": registered_at}

@@ -20,6 +20,7 @@ from followers.admin_base import (
     moment_column,
     number_column,
     object_id,
+    once_per_page,
     plain,
 )
 from followers.admin_endpoints import masked_addresses
@@ -41,11 +42,15 @@ def follower_pk(external_id: str) -> ObjectId | None:
     return Follower.objects.filter(external_id=external_id).values_list("pk", flat=True).first()
 
 
+EVENT_PARAMETER = "event__id__exact"
+"""Of one event, by its id. With every state named, the list merges the index's own orders and sorts nothing."""
+
+
 class RecentFilter(admin.SimpleListFilter):
     """A filter that no index serves looks at the newest alerts only, unless the list is narrowed already."""
 
     def narrowed(self, request: HttpRequest) -> bool:
-        return bool({"event__id__exact", "follower__id__exact", "q"} & set(request.GET))
+        return bool({EVENT_PARAMETER, "follower__id__exact", "q"} & set(request.GET))
 
     def recent(self, request: HttpRequest, queryset: QuerySet[Notification]) -> QuerySet[Notification]:
         if self.narrowed(request):
@@ -54,16 +59,17 @@ class RecentFilter(admin.SimpleListFilter):
         return queryset.filter(pk__gte=ObjectId.from_datetime(clock.now() - timedelta(hours=RECENT_HOURS)))
 
 
-def newest_pending() -> list[ObjectId]:
-    """The ids of the newest PENDING_SHOWN alerts that are unfinished: those that have a time at which they wake.
+def first_to_wake() -> list[ObjectId]:
+    """The ids of PENDING_SHOWN alerts that are unfinished, those that have a time at which they wake: the most urgent
+    and earliest ones.
 
     A query uses a partial index on a type only if it names the type, which the ORM cannot.
-    Index: notifications_notification (priority, wake_at), partial.
+    Index: notifications_notification (priority, wake_at), partial, in its own order.
     """
     query = {"priority": {"$in": Priority.values}, "wake_at": {"$type": "date"}}
     pending = collection(Notification).find(query, {"_id": 1}, hint=[("priority", 1), ("wake_at", 1)])
-    found = durably(lambda: list(pending.clone().sort("_id", -1).limit(PENDING_SHOWN)))
-    return [row["_id"] for row in found]
+    first = pending.sort([("priority", 1), ("wake_at", 1)]).limit(PENDING_SHOWN)
+    return durably(lambda: [row["_id"] for row in first.clone()])
 
 
 class NotificationStateFilter(RecentFilter):
@@ -80,9 +86,9 @@ class NotificationStateFilter(RecentFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Notification]) -> QuerySet[Notification]:
         state = self.value()
         if not state:
-            return queryset
+            return queryset.filter(state__in=NotificationState.values) if EVENT_PARAMETER in request.GET else queryset
         if state == NotificationState.PENDING and not self.narrowed(request):
-            return queryset.filter(pk__in=newest_pending())
+            return queryset.filter(pk__in=first_to_wake())
         return (self.recent(request, queryset) if state in self.COMMON else queryset).filter(state=state)
 
 
@@ -114,6 +120,7 @@ class NotificationAdmin(ReadOnlyModelAdmin):
         "channels",
     )
     list_filter = (NotificationStateFilter, PriorityFilter)
+    related_in_list = ("follower",)
     ordering = ("-id",)  # Begins with the trade's time, so that the newest are first without an index of their own.
     search_fields = ("event_key",)
     search_help_text = "External id of a follower, event id, or notification id"
@@ -145,11 +152,8 @@ class NotificationAdmin(ReadOnlyModelAdmin):
 
     price_ = number_column("price", "Price")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
-        return super().get_queryset(request).prefetch_related("follower")
-
     def found_by(self, term: str) -> Q:
-        found = Q(event_id=event_id(term))
+        found = Q(event_id=event_id(term), state__in=NotificationState.values)  # As for EVENT_PARAMETER.
         if (follower := follower_pk(term)) is not None:
             found |= Q(follower_id=follower)
         if (pk := object_id(term)) is not None:
@@ -190,6 +194,7 @@ class NotificationAdmin(ReadOnlyModelAdmin):
         return sizing_list(notification)
 
     @admin.display(description="Deliveries")
+    @once_per_page
     def deliveries_explained(self, notification: Notification) -> SafeString:
         endpoints = [d.endpoint for d in notification.deliveries if d.endpoint is not None]
         return deliveries_table(notification, masked_addresses(endpoints))
@@ -203,6 +208,7 @@ class NotificationAdmin(ReadOnlyModelAdmin):
 @admin.register(InAppEntry)
 class InAppEntryAdmin(ReadOnlyModelAdmin):
     list_display = ("id", "created", "follower_link", "title", "expires", "read", "archived")
+    related_in_list = ("follower",)
     ordering = ("-id",)
     search_fields = ("follower__external_id",)
     search_help_text = "External id of a follower, or notification id"
@@ -213,9 +219,6 @@ class InAppEntryAdmin(ReadOnlyModelAdmin):
     readonly_fields = (
         "id", "notification_link", "follower_link", "trader_link", "created", "expires", "read", "archived",
     )  # fmt: skip
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[InAppEntry]:
-        return super().get_queryset(request).prefetch_related("follower")
 
     def found_by(self, term: str) -> Q:
         found = Q(follower_id=pk) if (pk := follower_pk(term)) is not None else Q(pk__in=[])

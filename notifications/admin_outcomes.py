@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from followers.admin_base import EMPTY, badge, table
 from followers.choices import Channel
 from followers.mongo import collection, durably
-from notifications.admin_tables import labelled, outcome_counts
+from notifications.admin_tables import labelled, outcomes_of
 from notifications.choices import DeliveryState
 from notifications.models import Notification, TradeEvent
 from notifications.statements import EVENT_INDEX
@@ -30,17 +30,17 @@ class Outcomes:
     is_estimate: bool = False
 
 
-def outcomes_by_channel(event_id: ObjectId) -> Outcomes:
+def outcomes_by_channel(event: TradeEvent) -> Outcomes:
     """How the deliveries of a trade's alerts ended, channel by channel.
 
     Rare states, which are those that matter, are counted to the last; of a state with more than READ_PER_STATE alerts
     so many are read, and the rest is taken to be like them. Index: notifications_notification (event_id, state).
     """
     found = Outcomes()
-    for state, total in outcome_counts(event_id).items():
+    for state, total in outcomes_of(event).items():
         read = min(total, READ_PER_STATE)
         found.is_estimate |= read < total
-        for row in _deliveries(event_id, state):
+        for row in _deliveries(event.pk, state):
             found.counts[row["_id"]["channel"], row["_id"]["state"]] += round(row["count"] * total / read)
     return found
 
@@ -57,7 +57,7 @@ def _deliveries(event_id: ObjectId, state: str) -> list[dict[str, Any]]:
 
 
 def channel_table(event: TradeEvent) -> SafeString:
-    found = outcomes_by_channel(event.pk)
+    found = outcomes_by_channel(event)
     states = [s for s in DeliveryState if any(found.counts[c, s] for c in Channel)]
     shown = table(
         ("Channel", *(labelled(DeliveryState, s) for s in states)),

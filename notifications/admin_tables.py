@@ -51,8 +51,16 @@ def outcome_counts(event_id: ObjectId) -> dict[str, int]:
     return {row["_id"]: row["count"] for row in rows}
 
 
+def outcomes_of(event: TradeEvent | Update) -> dict[str, int]:
+    """`outcome_counts`, counted once for the page that shows this object."""
+    page: Any = event
+    if not hasattr(page, "outcome_counts"):
+        page.outcome_counts = outcome_counts(event.pk)
+    return page.outcome_counts  # type: ignore[no-any-return]
+
+
 def outcome_table(event: TradeEvent | Update) -> SafeString:
-    counts = outcome_counts(event.pk)
+    counts = outcomes_of(event)
     return table(
         ("State", "Alerts"),
         (

@@ -36,9 +36,16 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 async def readyz(request: HttpRequest) -> JsonResponse:
-    """200 if everything is reachable, else 503; `away` names what is not. The causes are logged, not shown."""
-    states = await asyncio.gather(*(_is_reachable(name, check) for name, check in CHECKS.items()))
-    away = [name for name, reachable in zip(CHECKS, states, strict=True) if not reachable]
+    """200 if everything is reachable, else 503; `away` names what is not. The causes are logged, not shown.
+
+    `?only=mongodb,redis` asks for no more than that: an orchestrator is to take a process out only for what it cannot
+    answer without. 400 for a name that is none of CHECKS.
+    """
+    asked = request.GET["only"].split(",") if "only" in request.GET else list(CHECKS)
+    if not CHECKS.keys() >= set(asked):
+        return JsonResponse({"detail": f"only takes some of {', '.join(CHECKS)}"}, status=400)
+    states = await asyncio.gather(*(_is_reachable(name, CHECKS[name]) for name in asked))
+    away = [name for name, reachable in zip(asked, states, strict=True) if not reachable]
     return JsonResponse({"ready": not away, "away": away}, status=503 if away else 200)
 
 

@@ -29,6 +29,11 @@ PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"\b([\w-]*(?:{CREDENTIALS}))([\"']?[=:] ?[\"']?)[^\s&\"',;}}]+", re.I), rf"\1\2{HIDDEN}"),
     # E.164, also percent-encoded: country code and last two digits tell enough.
     (re.compile(r"(\+|%2B)(\d{1,2})\d{4,11}(\d{2})(?!\d)", re.I), rf"\1\2{HIDDEN}\3"),
+    # A UUID, as OneSignal's subscriptions are named by; both ends are enough to recognise one by.
+    (
+        re.compile(r"(?<![\w-])([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{8}([0-9a-f]{4})(?![\w-])", re.I),
+        rf"\1{HIDDEN}\2",
+    ),
     # A device's token: long, and of letters with digits among them. Our own ids are shorter.
     (re.compile(r"(?<![\w:-])(?=(?:[A-Za-z_:-]*\d){4})([\w:-]{4})[\w:-]{34,}([\w:-]{2})(?![\w:-])"), rf"\1{HIDDEN}\2"),
 )

@@ -5,7 +5,6 @@ what stands in MongoDB, Redis, Kafka and the queue is read when it is asked for.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,12 +17,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from delivery import lag as kafka_lag
 from delivery import statements
 from delivery.backlog import measure
 from delivery.breakers import statuses_now
 from delivery.broker import queue_depths
 from delivery.choices import BreakerStatus
-from delivery.lag import consumer_lag
 from followers import clock
 from notifications.choices import Priority
 from notifications.reviews import open_reviews
@@ -35,9 +34,6 @@ BREAKER_VALUES = {BreakerStatus.CLOSED: 0, BreakerStatus.HALF_OPEN: 1, BreakerSt
 
 READ_SECONDS = 2.0
 """What one reader may take; Prometheus itself waits ten seconds for all of them, which run side by side."""
-
-LAG_KEPT_SECONDS = 5.0
-"""A look at Kafka costs a new connection and four requests: several scrapers share one."""
 
 # Threads of their own: a server that hangs must not take the threads of the sockets and views.
 _threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="metrics")
@@ -125,21 +121,12 @@ def overdue() -> Iterable[Metric]:
     return [family]
 
 
-class _Lag:
-    """The last look at Kafka."""
-
-    looked_at = float("-inf")
-    by_partition: dict[int, int] = {}
-
-
 def lag() -> Iterable[Metric]:
-    if time.monotonic() - _Lag.looked_at > LAG_KEPT_SECONDS:
-        _Lag.by_partition = consumer_lag(READ_SECONDS)
-        _Lag.looked_at = time.monotonic()
+    by_partition = kafka_lag.WATCH.latest(READ_SECONDS)
     family = GaugeMetricFamily(
         "notifyhub_consumer_lag", "Messages that consume_trades has not committed yet", labels=["partition"]
     )
-    for partition, count in _Lag.by_partition.items():
+    for partition, count in by_partition.items():
         family.add_metric([str(partition)], count)
     return [family]
 

@@ -19,6 +19,7 @@ from delivery.breakers import ensure_breakers, note_change
 from delivery.guards.breaker import State, opened
 from delivery.guards.shared import encoded, state_key
 from delivery.models import Batch
+from delivery.sweeps import note_sweep
 from followers import clock
 from followers.models import Endpoint, Follow, Follower, Trader
 from followers.mongo import collection
@@ -159,6 +160,7 @@ def outage_scene(valid: int = 30, over: int = 12) -> None:
 def busy_scene() -> None:
     """Half an hour of trades: who was told how many, the batches, and the breakers with SMS's open."""
     now = clock.now()
+    note_sweep(now)
     for n in range(88):
         at = now - timedelta(seconds=20 * n + 2)
         trader = f"T-{(4, 9, 17, 23, 31, 40)[n % 6]}"

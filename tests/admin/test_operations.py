@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import count
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
+from kafka.errors import KafkaConnectionError
 from pymongo.errors import ServerSelectionTimeoutError
 from redis import ConnectionError as RedisConnectionError
 
+from delivery import dispatcher, lag, operations_page
 from delivery import operations_figures as figures
-from delivery import operations_page
+from delivery.sweeps import last_sweep, note_sweep
 from followers import clock
 from tests.admin.builders import build_event, build_world
 from tests.admin.scenes import busy_scene, member, outage_scene
@@ -86,6 +90,78 @@ def test_it_says_what_is_away(support: Client, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(operations_page, "read", nothing)
     assert "MongoDB is away" in support.get(reverse("operations")).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "words"),
+    [(None, "dispatch_due has never run"), (45, "dispatch_due is silent since 45 s"), (2, "dispatch_due is at work")],
+)
+def test_whether_dispatch_due_is_at_work_is_what_it_says_itself(
+    support: Client, seconds_ago: int | None, words: str
+) -> None:
+    # Given nothing that is due, and a dispatcher that has last swept then
+    if seconds_ago is not None:
+        note_sweep(clock.now() - timedelta(seconds=seconds_ago))
+
+    # Then the page says so
+    page = support.get(reverse("operations")).content.decode()
+    assert words in page
+    assert "on time" in page
+
+
+def test_a_dispatcher_notes_its_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Event()
+
+    def sweep(now: datetime) -> dispatcher.Sweep:
+        stop.set()
+        return dispatcher.Sweep()
+
+    monkeypatch.setattr(dispatcher, "sweep_once", sweep)
+    before = clock.now().replace(tzinfo=None)
+
+    dispatcher.run(stop)
+
+    noted = last_sweep(0)
+    assert noted is not None
+    assert noted >= before.replace(microsecond=before.microsecond // 1000 * 1000)
+
+
+def test_what_waits_in_kafka_is_shown(support: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag, "WATCH", lag.LagWatch(lambda: {0: 1_200, 1: 34}))
+    page = support.get(reverse("operations")).content.decode()
+    assert "1,234" in page
+    assert "trades not taken in yet" in page
+
+
+def test_a_kafka_that_is_away_or_hangs_is_unknown_and_keeps_nobody_waiting(
+    support: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> lag.Lag:
+        raise KafkaConnectionError
+
+    answered = Event()
+
+    def hang() -> lag.Lag:
+        answered.wait(30)
+        return {0: 7}
+
+    for look in (gone, hang):
+        monkeypatch.setattr(lag, "WATCH", lag.LagWatch(look))
+        page = support.get(reverse("operations")).content.decode()
+        assert "Kafka has not answered in time" in page
+        assert not answered.is_set()
+        cache.clear()
+
+    # When it answers after all, the next look has it, without another connection
+    answered.set()
+    assert lag.WATCH.latest(10) == {0: 7}
+    assert ">7<" in support.get(reverse("operations")).content.decode()
+
+
+def test_lookers_on_share_one_look_at_kafka() -> None:
+    counted = count(1)
+    watch = lag.LagWatch(lambda: {0: next(counted)})
+    assert [watch.latest(10), watch.latest(10)] == [{0: 1}, {0: 1}]
 
 
 def test_pace_is_counted_by_the_minute_and_a_cut_leaves_a_gap() -> None:

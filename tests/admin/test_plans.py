@@ -12,16 +12,17 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.urls import resolve, reverse
 from pymongo.errors import OperationFailure
 
+from bench.visits import in_words, statements_of
 from delivery.models import Batch, ReviewItem
 from followers import clock
 from followers.indexes import create_index
 from followers.models import Endpoint, Follow, Follower, Trader
 from followers.mongo import collection
-from notifications.admin import newest_pending
+from notifications.admin import first_to_wake
 from notifications.admin_tables import outcome_counts
 from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent
 from notifications.reviews import open_reviews
@@ -114,6 +115,7 @@ def test_a_whole_list_walks_an_index(model: type) -> None:
         (Notification, {"state": "pending"}, "_id_"),
         (Notification, {"state": "delivered"}, "_id_"),
         (Notification, {"priority": "critical"}, "_id_"),
+        (Notification, {"event__id__exact": "{event}"}, "event_id_1_state_1__id_-1"),
         (Notification, {"event__id__exact": "{event}", "state": "delivered"}, "event_id_1_state_1__id_-1"),
         (Notification, {"q": "F-1"}, "follower_id_1_created_at_-1__id_-1"),
         (InAppEntry, {"q": "F-1"}, "follower_id_1_created_at_-1__id_-1"),
@@ -128,6 +130,26 @@ def test_a_filter_or_a_search_uses_its_index(model: type, query: dict[str, str],
     plan = winning_plan(model, {name: ids.get(value, value) for name, value in query.items()})
     assert "COLLSCAN" not in plan
     assert index in plan
+
+
+@pytest.mark.parametrize("model", [Follow, Endpoint, Notification, InAppEntry, TradeEvent, ReviewItem])
+def test_no_statement_of_a_list_or_a_page_reads_everybody(model: Any, admin_client: Client) -> None:
+    """The related rows, too: as MongoDB itself saw them."""
+    world = build_world()
+    fill_bucket(world)
+    row = {Follow: world.follow, Endpoint: world.endpoint, InAppEntry: world.entry, TradeEvent: world.event}
+    pk = row.get(model, world.notification).pk
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+
+    def look() -> None:
+        for url in (reverse(f"{name}_changelist"), reverse(f"{name}_change", args=[pk])):
+            page = admin_client.get(url)
+            assert page.status_code == 200
+            assert "F-1" in page.content.decode() or model is TradeEvent
+
+    seen = [in_words(entry) for entry in statements_of(look)]
+    assert any("IXSCAN" in words for words in seen)
+    assert not [words for words in seen if "COLLSCAN" in words]
 
 
 # --- The review bucket ------------------------------------------------------------------------------------------------
@@ -219,11 +241,11 @@ def test_what_was_decided_is_found_by_the_item() -> None:
 def test_pending_alerts_are_found_by_their_wake_up() -> None:
     world = build_world()
     add_others(world)
-    assert newest_pending() == [world.notification.pk]
+    assert first_to_wake() == [world.notification.pk]
     collection(Notification).drop_index("priority_1_wake_at_1")
     try:
         with pytest.raises(OperationFailure, match="hint"):  # It relies on that index, and on no other.
-            newest_pending()
+            first_to_wake()
     finally:
         create_index(
             connection.schema_editor(), "notifications_notification", [("priority", 1), ("wake_at", 1)], **PARTIAL

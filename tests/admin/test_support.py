@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
@@ -20,7 +21,7 @@ from followers.models import Endpoint, Follow, Follower, ServiceKey
 from followers.mongo import collection
 from followers.preferences import DEFAULT, parse
 from followers.preferences_words import in_words
-from notifications import admin_outcomes
+from notifications import admin_outcomes, admin_tables
 from notifications.admin_outcomes import outcomes_by_channel
 from notifications.models import Notification, TradeEvent
 from tests.admin.builders import ADDRESS, EVENT_ID, MASKED, World, build_event, build_world
@@ -158,12 +159,23 @@ def test_without_the_permission_nothing_is_switched(client: Client, world: World
 
 
 # --- A trade's page ---------------------------------------------------------------------------------------------------
-def test_a_trade_shows_its_progress_and_its_deliveries_by_channel(support: Client, world: World) -> None:
+def test_a_trade_shows_its_progress_and_its_deliveries_by_channel(
+    support: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     TradeEvent.objects.filter(pk=world.event.pk).update(shards=4, shards_done=[0, 2], alerts_written=1200)
+    counted: list[ObjectId] = []
+    count = admin_tables.outcome_counts
+
+    def noted(event_id: ObjectId) -> dict[str, int]:
+        counted.append(event_id)
+        return count(event_id)
+
+    monkeypatch.setattr(admin_tables, "outcome_counts", noted)
     page = text(support, url(TradeEvent, "change", world.event.pk))
+    assert counted == [world.event.pk]  # Once: of a large trade it takes a while.
     assert "2 of 4 shards done" in page
     assert "1,200 alerts written" in page
-    found = outcomes_by_channel(world.event.pk)
+    found = outcomes_by_channel(world.event)
     assert found.counts == {("in_app", "sent"): 1, ("fcm", "queued"): 1}
     assert not found.is_estimate
 
@@ -178,7 +190,7 @@ def test_a_large_trade_is_projected_and_its_rare_states_are_exact(
     collection(Notification).insert_many(
         {**alert, "_id": type(alert["_id"])(), "state": "delivered", "deliveries": sent} for _ in range(40)
     )
-    found = outcomes_by_channel(world.event.pk)
+    found = outcomes_by_channel(world.event)
     assert found.is_estimate
     assert (found.counts["fcm", "sent"], found.counts["fcm", "queued"]) == (40, 1)
 

@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import escape, strip_tags
 
+from delivery import admin_timeline
 from devstack.vendors.client import Sandbox
 from followers.models import Endpoint
 from notifications.statements import event_id
@@ -47,3 +48,27 @@ def test_both_pages_show_the_steps_with_the_time_between_them(admin_client: Clie
             assert " ".join(f"{gap} {escape(what)}".split()) in shown
         for endpoint in Endpoint.objects.all():
             assert endpoint.address not in page
+
+
+def test_a_large_trades_page_looks_at_some_of_its_alerts_and_says_so(
+    admin_client: Client, vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_timeline, "ALERTS_READ", 2)
+    trader = world.make_trader()
+    events = []
+    for followers in (2, 3):
+        while len(Endpoint.objects.all()) < followers:
+            world.make_follower(trader, "fcm")
+        events.append(world.trade(trader))
+        world.fan_out(events[-1])
+    world.deliver_all()
+    small, large = (
+        admin_client.get(
+            reverse("admin:notifications_tradeevent_change", args=[event_id(event["eventId"])])
+        ).content.decode()
+        for event in events
+    )
+
+    assert "last vendor accepted" in small
+    assert "alerts that were looked at" not in small
+    assert "last vendor accepted, of 2 alerts that were looked at" in large

@@ -9,11 +9,12 @@ import pytest
 import structlog
 
 from notifyhub import settings as ours
-from notifyhub.masking import masked
+from notifyhub.masking import mask, masked
 
 APNS = "a3f1" * 16
 FCM = "dGh1c19pc19h:APA91bHPRgkFLJu6X1y2z3" + "Qw9" * 40
 HOOK = "https://discord.com/api/webhooks/123456789012345678/aB3dE-fG_h1JkLmNoPqRsTuVwXyZ0123456789"
+ONESIGNAL = "3f2b8c1e-5a0d-4f1b-9c77-0a1b2c3d4e5f"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 
@@ -21,6 +22,8 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
     ("text", "secret"),
     [
         (f"Token {APNS} is dead", APNS),
+        (f"{{'invalid_player_ids': ['{ONESIGNAL}']}}", ONESIGNAL),
+        (f"subscription={ONESIGNAL.upper()}", ONESIGNAL.upper()),
         (f"to {FCM}!", FCM),
         ("The number +4915112345678 is unknown", "15112345678"),
         ("POST /2010-04-01/Messages?To=%2B4915112345678", "15112345678"),
@@ -44,7 +47,6 @@ def test_a_secret_is_never_whole(text: str, secret: str) -> None:
     [
         "6b056d98cea1462776fac4f2",
         "de4eaa358271490ba92c905fcaafb839",
-        "3f2b8c1e-5a0d-4f1b-9c77-0a1b2c3d4e5f",
         "2026-11-24T10:57:28.257531+00:00",
         "delivery.channels.onesignal_receipts.a_function_with_a_very_long_name_indeed_it_has",
         "https://api.push.apple.com:443/3/device",
@@ -73,6 +75,14 @@ def test_lines_of_libraries_and_their_exceptions_are_masked_too() -> None:
 
     assert said["message"] == "Sending to +49…78 failed"
     assert "No such device: a3f1…f1" in str(said["exception"])
+
+
+def test_a_uuid_stays_whole_where_it_names_the_trade() -> None:
+    event = {"event": f"Subscription {ONESIGNAL} is gone.", "correlation_id": ONESIGNAL, "event_id": ONESIGNAL}
+
+    said = mask(None, "info", event)
+
+    assert said == {**event, "event": "Subscription 3f2b8c1e…4e5f is gone."}
 
 
 def test_fields_that_are_secrets_by_name_are_hidden_whatever_they_look_like() -> None:

@@ -12,7 +12,7 @@ from django.test import Client
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.admin import NewTopic
 
-from delivery import deliver, statements
+from delivery import deliver, lag, statements
 from delivery.broker import make_broker
 from delivery.channels.base import Outcome
 from delivery.channels.receipts import Receipt, Reference
@@ -28,7 +28,6 @@ from followers.mongo import collection
 from notifications.acks import acknowledge
 from notifications.frames import Ack
 from notifications.models import Notification
-from notifyhub import metrics
 from tests.notifyhub.metrics import added, look, parsed, quantile_bounds, values_by
 from tests.pipeline import world
 
@@ -261,8 +260,7 @@ def test_queue_depth_is_there_for_either_broker(
 @pytest.fixture
 def fresh_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look at Kafka before this test counts."""
-    monkeypatch.setattr(metrics._Lag, "looked_at", float("-inf"))
-    monkeypatch.setattr(metrics._Lag, "by_partition", {})
+    monkeypatch.setattr(lag, "WATCH", lag.LagWatch())
 
 
 def test_consumer_lag_is_known_while_no_consumer_runs(stack: Stack, settings: Any, fresh_lag: None) -> None:

@@ -63,6 +63,7 @@ async def ask_why(person: Staff, follower: str, trade: str) -> None:
     await person.click(page.locator("#nav-sidebar-apps, nav, aside").get_by_role("link", name="Followers").first)
     await person.enter(page.locator("input[name=q]").first, follower)
     await person.click(page.locator("#result_list").get_by_role("link", name=follower, exact=True))
+    await expect(page.locator("#id_trade")).to_be_visible()
     await person.picture("support-follower", full_page=False)
     await person.enter(page.locator("#id_trade"), trade)
     await expect(page.locator("#answer")).to_be_visible()

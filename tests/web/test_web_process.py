@@ -87,6 +87,19 @@ async def test_readyz_names_what_is_away(stack: Stack, settings, changes: dict[s
 
 
 @pytest.mark.django_db(transaction=True)
+async def test_readyz_of_some_servers_looks_at_no_others(stack: Stack, settings):
+    settings.KAFKA_BOOTSTRAP_SERVERS, settings.REDIS_URL = [UNREACHABLE], f"redis://{UNREACHABLE}/0"
+
+    ready = await AsyncClient().get("/readyz", {"only": "mongodb"})
+    away = await AsyncClient().get("/readyz", {"only": "mongodb,redis"})
+    nonsense = await AsyncClient().get("/readyz", {"only": "mongo"})
+
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "away": []})
+    assert (away.status_code, away.json()["away"]) == (503, ["redis"])
+    assert nonsense.status_code == 400
+
+
+@pytest.mark.django_db(transaction=True)
 async def test_readyz_names_a_database_that_does_not_answer(stack: Stack, monkeypatch):
     def no_answer() -> None:
         raise TimeoutError
