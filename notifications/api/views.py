@@ -242,8 +242,8 @@ class EntryAckView(FollowerView):
         tags=["Inbox"],
         summary="Acknowledge an alert",
         description="The app has it: its delivery becomes `delivered`. Send `received` when it is there, `seen` when "
-        "it was shown, `opened` when a person opened it; each one's first time is kept. With a push channel it is told of "
-        "that device's delivery; `device_id` stands in the push message.",
+        "it was shown, `opened` when a person opened it; each one's first time is kept. With a push channel it is told "
+        "of that device's delivery; `device_id` stands in the push message.",
         parameters=[ENTRY_ID],
         request=serializers.AckSerializer,
         responses={204: NO_BODY, **problems(404, *POSTED)},
