@@ -139,13 +139,13 @@ def _run(run: FanOut) -> None:
     event = run.event
     if event["closes_position"] and run.shard == 0:
         notifications.supersede_entries(event, clock.now(), after_each=run.lease.keep)
-    if event["trader_id"] is not None and run.shard == 0:
-        _post_to_community(run)
     with one_primary():
         for members in _audience(event, run.shard):
             if is_stopping():
                 raise WorkerStopsError
             _write_chunk(run, members)
+        if event["trader_id"] is not None and run.shard == 0:
+            _post_to_community(run)
         _forget_erased(run)
         run.lease.renew()  # Acknowledged by a majority: so is every inbox entry before it.
     notifications.finish_shard(event["_id"], run.shard, clock.now(), run.written)
@@ -188,7 +188,6 @@ def _post_to_community(run: FanOut) -> None:
 
 
 def _write_chunk(run: FanOut, members: list[followers.AudienceMember]) -> None:
-    give_way(run.event["priority"])
     _look_for_exit(run)
     ids = [run.writer.notification_id(m.follower["_id"]) for m in members] if run.rerun else []
     known = _known(run, ids)

@@ -33,6 +33,8 @@ FORCED_OPEN_SECONDS = (20.0, 40.0)
 PROBE_PATIENCE_SECONDS = 5.0
 """Past the channel's timeout a probe's worker gets so long to report, before its probes are given to others."""
 CHANGES_TRIED = 8
+GRAIN_SECONDS = 0.005
+"""A send whose turn is that near starts at once: of thousands a second each would sleep for a fraction of it."""
 Change = Callable[[State], State]
 
 
@@ -51,7 +53,7 @@ class Permit:
         """Waits until send number `index` of the batch (from 0) may start under the channel's rate limit."""
         if self.turn.spacing:
             wait = self.at + self.turn.starts_in + index * self.turn.spacing - time.monotonic()
-            if wait > 0:
+            if wait > GRAIN_SECONDS:
                 await asyncio.sleep(wait)
 
 

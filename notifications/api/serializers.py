@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from followers.api.fields import IdField, one_of
-from followers.choices import Channel
+from followers.choices import PUSH_CHANNELS, Channel
 from notifications.choices import AckEvent
 from notifications.frames import ACK_CHANNELS
 
@@ -72,6 +72,10 @@ class AckSerializer(serializers.Serializer[Any]):
         required=False,
         help_text="The push message's `device_id`; may be left out where the alert went to one device on the channel.",
     )
+    also = {
+        "if": {"required": ["device_id"]},
+        "then": {"required": ["channel"], "properties": {"channel": {"enum": [c.value for c in PUSH_CHANNELS]}}},
+    }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "device_id" in attrs and attrs["channel"] == Channel.IN_APP:

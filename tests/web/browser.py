@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import BrowserContext, Page, Route, async_playwright
+from playwright.async_api import BrowserContext, Page, async_playwright
 
 from followers.models import Follower
 
@@ -42,17 +41,5 @@ async def visitor(follower: Follower, **options: Any) -> AsyncIterator[Visitor]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = await browser.new_context(**options)
-        await context.route(re.compile("/api/v1/inbox/[0-9a-f]{24}$"), explain)
         yield Visitor(context, follower)
         await browser.close()
-
-
-async def explain(route: Route) -> None:
-    """The detail of an alert that stands in the database without its trade."""
-    summary = "The trader bought 50. Your portfolio is a tenth of the trader's, so your share is 5."
-    steps = [
-        {"label": "The trader's quantity", "value": "50"},
-        {"label": "Your portfolio to the trader's", "value": "× 0.1"},
-        {"label": "Your quantity", "value": "5"},
-    ]
-    await route.fulfill(json={"explanation": {"summary": summary, "steps": steps}})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from bson import ObjectId
+from bson import Decimal128, ObjectId
 
 from followers import clock
 from followers.models import Follower
@@ -42,10 +43,27 @@ def stored_entry(follower: Follower, created_at: datetime | None = None, **field
     return document
 
 
+def _sizing(quantity: str, fraction: str | None) -> dict[str, Any]:
+    """Of a follower with a tenth of the trader's portfolio, as the fan-out stores it."""
+    given = {
+        "executed_qty": Decimal(quantity) * 10,
+        "follower_portfolio": 250_000,
+        "trader_portfolio": 2_500_000,
+        "ratio": "0.1",
+        "multiplier": 1,
+        "suggested_qty": quantity,
+    }
+    sized = {name: Decimal128(Decimal(value)) for name, value in given.items()}
+    unlimited = {"quantity_step": None, "min_quantity": None, "min_notional": None, "max_notional": None}
+    return {**sized, **unlimited, "exit_fraction": fraction and Decimal128(fraction), "capped": False, "reason": ""}
+
+
 def stored_alert(follower: Follower, created_at: datetime | None = None, **fields: Any) -> dict[str, Any]:
-    """An entry with its notification: in_app sent, and one push still queued."""
+    """An entry with its notification: in_app sent, and one push still queued. The follower has a tenth of the trader's
+    portfolio."""
     document = stored_entry(follower, created_at, **fields)
-    wake_at = document["expires_at"]
+    wake_at, payload = document["expires_at"], document["payload"]
+    fraction = payload.get("exit_fraction")
     insert_notifications(
         [
             {
@@ -54,6 +72,18 @@ def stored_alert(follower: Follower, created_at: datetime | None = None, **field
                 "event_id": ObjectId(),
                 "follower_id": follower.pk,
                 "event_key": document["event_key"],
+                "symbol": payload.get("symbol", ""),
+                "side": payload.get("side", "BUY"),
+                "action": payload.get("action", "OPEN"),
+                "price": Decimal128(payload.get("price", "2945.5")),
+                "currency": payload.get("currency", "INR"),
+                "priority": payload.get("priority", "high"),
+                "correlation_id": "",
+                "executed_at": document["executed_at"],
+                "created_at": document["created_at"],
+                "expires_at": document["expires_at"],
+                "exit_fraction": fraction and Decimal128(fraction),
+                "sizing": _sizing(payload.get("suggested_qty", "0"), fraction),
                 "state": "pending",
                 "wake_at": wake_at,
                 "deliveries": [
