@@ -35,7 +35,7 @@ from followers.models import BUCKETS
 from followers.mongo import is_passing, one_primary
 from followers.spans import Span, Step, tracer
 from notifications import statements as notifications
-from notifications.choices import EXITS
+from notifications.choices import EXITS, Priority
 from notifications.erasure import forget, traces
 from notifications.live import push_alerts
 from notifications.telemetry import FAN_OUT_SECONDS
@@ -154,12 +154,13 @@ def _run(run: FanOut) -> None:
 
 def _audience(event: Document, shard: int) -> Iterator[list[followers.AudienceMember]]:
     """The shard's followers in chunks: the trader's, or those whom a general update names."""
+    chunk = settings.FAN_OUT_CHUNK
+    if event["priority"] == Priority.NORMAL:
+        chunk = min(chunk, settings.FAN_OUT_CHUNK_NORMAL)
     if event["trader_id"] is None:
-        return followers.read_followers(listed(event, shard), settings.FAN_OUT_CHUNK)
+        return followers.read_followers(listed(event, shard), chunk)
     buckets = bucket_range(shard, event["shards"])
-    return followers.read_audience(
-        event["trader_id"], buckets, event["received_at"], clock.now(), settings.FAN_OUT_CHUNK
-    )
+    return followers.read_audience(event["trader_id"], buckets, event["received_at"], clock.now(), chunk)
 
 
 def _forget_erased(run: FanOut) -> None:
