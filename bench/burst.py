@@ -26,8 +26,8 @@ def run(arguments: argparse.Namespace) -> Report:
     rounds = []
     with set_up(audiences, dict(arguments.setting)) as stage, NOTIFYHUB.running(stage):
         for _ in range(arguments.rounds):
-            _settled(stage, _exits(stage, 3), EXIT_FOLLOWERS)  # Warm.
             stage.clear()
+            _settled(stage, _exits(stage, 3), EXIT_FOLLOWERS)  # Warm; and the database is done with what was removed.
             idle = _settled(stage, _exits(stage, arguments.exits), EXIT_FOLLOWERS)
             burst = {}
             for number in range(TRADERS):
