@@ -22,6 +22,15 @@ from notifications import frames, inbox, presence
 Document = dict[str, Any]
 Frame = tuple[ObjectId, Document]
 """(follower's id, frame): a JSON-able dict as in `frames`."""
+Told = tuple[bytes, str, str | None]
+"""(follower's id, frame's text, id of the entry that it brings or None), as it travels."""
+
+GROUP = "inboxes"
+"""The Channels group that every web process listens to."""
+FRAMES = "inbox.frames"
+"""The type of a message that carries a list of `Told` in `frames`."""
+CHUNK = 200
+"""Frames per message, some 80 KB: so many are received and decoded at once; a process sends them before the next."""
 
 
 class PushLayer(Protocol):
@@ -30,22 +39,17 @@ class PushLayer(Protocol):
     def publish_many(self, messages: Sequence[tuple[str, Document]]) -> None: ...
 
 
-def group_of(follower_id: ObjectId) -> str:
-    """The Channels group that all sockets of one follower are in."""
-    return f"follower.{follower_id}"
-
-
 def push(pushed: Sequence[Frame]) -> int:
     """Sends each frame to all sockets of its follower, in one pipeline. Returns how many frames were not sent.
 
-    Whether somebody is connected is not looked at: a publish that nobody hears costs Redis a microsecond.
+    Whether somebody is connected is not looked at: each web process picks out its own sockets' frames.
     """
     if not pushed:
         return 0
+    # Encoded here, once, whatever the number of sockets.
+    told = [(follower.binary, frames.encode(frame), _created(frame)) for follower, frame in pushed]
     messages = [
-        # Encoded here, once, whatever the number of sockets.
-        (group_of(follower), {"type": "inbox.frame", "text": frames.encode(frame), "entry": _created(frame)})
-        for follower, frame in pushed
+        (GROUP, {"type": FRAMES, "frames": told[start : start + CHUNK]}) for start in range(0, len(told), CHUNK)
     ]
     try:
         cast(PushLayer, get_channel_layer()).publish_many(messages)
@@ -57,7 +61,7 @@ def push(pushed: Sequence[Frame]) -> int:
 
 
 def _created(frame: Document) -> str | None:
-    """The entry that a frame brings; sockets remember it, to know what they were not told of."""
+    """The entry that a frame brings; sockets remember it, so that they are told of it once."""
     return frame["id"] if frame["type"] == frames.ServerFrame.CREATED else None
 
 
@@ -76,7 +80,15 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
         return 0
     try:
         listening = presence.connected(concerned)
-        pushed = _alert_frames(entries, removed, listening) if listening else []
+        if not listening:
+            return 0
+        # The news first, before anything is counted.
+        news = [
+            *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
+            *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
+        ]
+        unsent = push(news)
+        counts = [(f, frames.unread_count(n)) for f, n in inbox.unread_counts(listening, clock.now()).items()]
     except RedisError as error:  # Apps see these alerts when they resume.
         REDIS.away(error)
         return 0
@@ -84,7 +96,7 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
         MONGODB.away(error)
         return 0
     REDIS.back()
-    return len(pushed) - push(pushed)
+    return len(news) - unsent + len(counts) - push(counts)
 
 
 def push_unread_count(follower_id: ObjectId) -> None:
@@ -105,14 +117,3 @@ def push_archived(follower_id: ObjectId, entry_ids: Sequence[ObjectId]) -> None:
     """Tells all sockets of a follower that entries left the inbox. Call it after the write. Raises PyMongoError."""
     push([(follower_id, frames.removed(entry, frames.RemovalReason.ARCHIVED)) for entry in entry_ids])
     push_unread_count(follower_id)
-
-
-def _alert_frames(
-    entries: list[Document], removed: list[tuple[ObjectId, ObjectId]], listening: set[ObjectId]
-) -> list[Frame]:
-    counts = inbox.unread_counts(listening, clock.now())
-    return [
-        *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
-        *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
-        *((follower, frames.unread_count(count)) for follower, count in counts.items()),
-    ]
