@@ -1,7 +1,7 @@
 """Pushes to the followers who are connected, from the fan-out's worker threads.
 
 A push is a convenience on top of the stored inbox: what is lost here, the app is given when it resumes. So nothing here
-raises for Redis or the database being away.
+raises for Redis being away.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from typing import Any, Protocol, cast
 
 from bson import ObjectId
 from channels.layers import get_channel_layer
-from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from followers import clock
-from followers.outage import MONGODB, REDIS
-from notifications import frames, inbox, presence
+from followers.outage import REDIS
+from notifications import frames, presence
 
 Document = dict[str, Any]
-Frame = tuple[ObjectId, Document]
-"""(follower's id, frame): a JSON-able dict as in `frames`."""
-Told = tuple[bytes, str, str | None]
-"""(follower's id, frame's text, id of the entry that it brings or None), as it travels."""
+Frame = tuple[ObjectId, Document | None]
+"""(follower's id, frame): a JSON-able dict as in `frames`. None = only the unread count is news."""
+Told = tuple[bytes, str | None, str | None]
+"""(follower's id, frame's text, id of the entry that it brings), as it travels."""
 
 GROUP = "inboxes"
 """The Channels group that every web process listens to."""
@@ -40,14 +38,14 @@ class PushLayer(Protocol):
 
 
 def push(pushed: Sequence[Frame]) -> int:
-    """Sends each frame to all sockets of its follower, in one pipeline. Returns how many frames were not sent.
+    """Sends each frame to all sockets of its follower, in one pipeline, and has them told the unread count (`counts`).
 
-    Whether somebody is connected is not looked at: each web process picks out its own sockets' frames.
+    Whether somebody is connected is not looked at: each web process picks out its own sockets' frames. Returns how many
+    frames were not sent.
     """
     if not pushed:
         return 0
-    # Encoded here, once, whatever the number of sockets.
-    told = [(follower.binary, frames.encode(frame), _created(frame)) for follower, frame in pushed]
+    told = [_told(follower, frame) for follower, frame in pushed]
     messages = [
         (GROUP, {"type": FRAMES, "frames": told[start : start + CHUNK]}) for start in range(0, len(told), CHUNK)
     ]
@@ -60,9 +58,12 @@ def push(pushed: Sequence[Frame]) -> int:
     return 0
 
 
-def _created(frame: Document) -> str | None:
-    """The entry that a frame brings; sockets remember it, so that they are told of it once."""
-    return frame["id"] if frame["type"] == frames.ServerFrame.CREATED else None
+def _told(follower: ObjectId, frame: Document | None) -> Told:
+    if frame is None:
+        return follower.binary, None, None
+    # Encoded here, once, whatever the number of sockets. The entry's id lets a socket be told of it once.
+    entry = frame["id"] if frame["type"] == frames.ServerFrame.CREATED else None
+    return follower.binary, frames.encode(frame), entry
 
 
 def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> int:
@@ -80,40 +81,31 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
         return 0
     try:
         listening = presence.connected(concerned)
-        if not listening:
-            return 0
-        # The news first, before anything is counted.
-        news = [
-            *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
-            *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
-        ]
-        unsent = push(news)
-        counts = [(f, frames.unread_count(n)) for f, n in inbox.unread_counts(listening, clock.now()).items()]
     except RedisError as error:  # Apps see these alerts when they resume.
         REDIS.away(error)
         return 0
-    except PyMongoError as error:
-        MONGODB.away(error)
-        return 0
     REDIS.back()
-    return len(news) - unsent + len(counts) - push(counts)
+    pushed = [
+        *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
+        *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
+    ]
+    return len(pushed) - push(pushed)
 
 
 def push_unread_count(follower_id: ObjectId) -> None:
-    """Tells all sockets of a follower the present count. Raises PyMongoError."""
-    push([(follower_id, frames.unread_count(inbox.unread_count(follower_id, clock.now())))])
+    """Has all sockets of a follower told the present count."""
+    push([(follower_id, None)])
 
 
 def push_read(follower_id: ObjectId, entry_ids: Sequence[ObjectId], read_at: datetime | None) -> None:
-    """Tells all sockets of a follower that entries were read, or are unread again (None). Raises PyMongoError.
+    """Tells all sockets of a follower that entries were read, or are unread again (None), and the count then.
 
     Call it after the write, wherever that was made: on a socket or over REST.
     """
-    push([(follower_id, frames.updated(entry, read_at)) for entry in entry_ids])
-    push_unread_count(follower_id)
+    push([*((follower_id, frames.updated(entry, read_at)) for entry in entry_ids), (follower_id, None)])
 
 
 def push_archived(follower_id: ObjectId, entry_ids: Sequence[ObjectId]) -> None:
-    """Tells all sockets of a follower that entries left the inbox. Call it after the write. Raises PyMongoError."""
-    push([(follower_id, frames.removed(entry, frames.RemovalReason.ARCHIVED)) for entry in entry_ids])
-    push_unread_count(follower_id)
+    """Tells all sockets of a follower that entries left the inbox, and the count then. Call it after the write."""
+    reason = frames.RemovalReason.ARCHIVED
+    push([*((follower_id, frames.removed(entry, reason)) for entry in entry_ids), (follower_id, None)])

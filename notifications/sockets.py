@@ -32,6 +32,8 @@ from redis.exceptions import RedisError
 from followers import clock
 from followers.outage import MONGODB, REDIS
 from notifications import inbox
+from notifications.counts import Counts
+from notifications.frames import encode, unread_count
 from notifications.live import Told
 from notifications.presence import PresenceWriter
 from notifications.subscription import Subscription
@@ -40,6 +42,8 @@ LOOK_BACK = timedelta(seconds=60)
 """How long after it was made an entry is looked for: longer than a fan-out needs to store it and its push to arrive."""
 LOOK_GRACE = timedelta(seconds=2)
 """What is younger may still be on its way. If it is so for longer, its frame is dropped: a socket is told once."""
+LOOK_SECONDS = 15
+"""Between two looks: a fraction of LOOK_BACK, for each reads the index once for every follower."""
 LOOK_CHUNK = 2_000  # Followers per query.
 SILENCE_SECONDS = 120
 """A socket whose client has begun to ping, and then says nothing for so long, is closed: its page hangs or sleeps, and
@@ -79,6 +83,7 @@ class Sockets:
 
     def __init__(self, ttl_seconds: int) -> None:
         self._subscription = Subscription(self._hand_out, self._catch_up, self._subscription_was_lost)
+        self._counts = Counts(self._tell_count)
         self._presence = PresenceWriter(os.urandom(12), ttl_seconds)
         self._interval_seconds = ttl_seconds / 3
         self._by_follower: dict[bytes, set[Socket]] = {}
@@ -136,8 +141,17 @@ class Sockets:
     # --- What the subscription says -----------------------------------------------------------------------------------
     def _hand_out(self, frames: Sequence[Told]) -> None:
         for follower, text, entry in frames:
-            for socket in self._by_follower.get(follower, ()):
-                socket.hear(text, entry)
+            if sockets := self._by_follower.get(follower):
+                if text is not None:
+                    for socket in sockets:
+                        socket.hear(text, entry)
+                self._counts.want(follower)
+
+    def _tell_count(self, follower: bytes, count: int) -> None:
+        if sockets := self._by_follower.get(follower):
+            text = encode(unread_count(count))
+            for socket in sockets:
+                socket.hear(text, None)
 
     def _catch_up(self) -> None:
         for socket in self._behind:
@@ -162,6 +176,8 @@ class Sockets:
 
     # --- Every few seconds --------------------------------------------------------------------------------------------
     async def _keep_present(self) -> None:
+        loop = asyncio.get_running_loop()
+        looked_at = loop.time()
         while self._by_follower:
             # Running out is the usual case: nothing happened, and it is time to renew.
             with contextlib.suppress(TimeoutError):
@@ -175,7 +191,8 @@ class Sockets:
             else:
                 REDIS.back()
             # Beside the renewals: while the database is away, presence must not run out.
-            if self._look is None or self._look.done():
+            if loop.time() - looked_at >= LOOK_SECONDS and (self._look is None or self._look.done()):
+                looked_at = loop.time()
                 self._look = asyncio.create_task(self._look_for_unheard())
             self._end_silent()
 
