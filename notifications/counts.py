@@ -60,9 +60,10 @@ class Counts:
         ids = [ObjectId(follower) for follower in followers]
         try:
             counts = await asyncio.to_thread(inbox.unread_counts, ids, clock.now())
-        except PyMongoError as error:  # The pause before the next try is the driver's own patience.
+        except PyMongoError as error:
             MONGODB.away(error)
             self._wanted.update(followers)
+            await asyncio.sleep(MOST_PAUSE_SECONDS)
             return
         for follower, count in counts.items():
             self._tell(follower.binary, count)
