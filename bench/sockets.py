@@ -21,6 +21,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
+from bench.socket_client import ListeningSocket
 from bench.system import System, percentile, running
 from devstack import commands
 from devstack.children import Child
@@ -44,7 +47,7 @@ def main() -> None:
         webs = [system.children.start(f"web-{port}", commands.web(port)) for port in ports]
         for web, port in zip(webs, ports, strict=True):
             system.children.wait_until(web, commands.answers(port), commands.READY_SECONDS)
-        print(json.dumps(asyncio.run(Listeners(ports).measure(system, webs, arguments.trades)), indent=2))  # noqa: T201
+        print(json.dumps(uvloop.run(Listeners(ports).measure(system, webs, arguments.trades)), indent=2))  # noqa: T201
 
 
 class Listeners:
@@ -55,10 +58,10 @@ class Listeners:
         from notifications.tokens import mint
 
         self._offers = [
-            (f"ws://127.0.0.1:{ports[number % 2]}/ws/inbox/", str(follower.pk), mint(follower))
+            (ports[number % 2], str(follower.pk), mint(follower))
             for number, follower in enumerate(Follower.objects.all())
         ]
-        self._heard: dict[str, list[tuple[str, float]]] = {follower: [] for _, follower, _ in self._offers}
+        self._heard: dict[str, list[tuple[bytes, float]]] = {follower: [] for _, follower, _ in self._offers}
         self._arrived = asyncio.Event()
         self._left = 0  # Frames of the present trade that are still to come.
 
@@ -84,27 +87,21 @@ class Listeners:
             **await asyncio.to_thread(self._judge, trades),
         }
 
-    async def _open(self, stack: AsyncExitStack, gate: asyncio.Semaphore, url: str, follower: str, token: str) -> None:
-        from websockets.asyncio.client import connect
+    async def _open(self, stack: AsyncExitStack, gate: asyncio.Semaphore, port: int, follower: str, token: str) -> None:
+        heard = self._heard[follower]
 
-        from notifications.consumers import SUBPROTOCOL
-
-        async with gate:
-            socket = await stack.enter_async_context(
-                connect(url, subprotocols=[SUBPROTOCOL, token], ping_interval=None)  # type: ignore[list-item]
-            )
-            await socket.recv()  # The count: the socket is registered.
-        listening = asyncio.create_task(self._listen(socket, follower))
-        stack.callback(listening.cancel)
-
-    async def _listen(self, socket: Any, follower: str) -> None:
-        async for text in socket:
+        def hear(frame: bytes) -> None:
             at = time.time()
-            if '"notification.created"' in text:
-                self._heard[follower].append((text, at))
+            if b'"notification.created"' in frame:
+                heard.append((frame, at))
                 self._left -= 1
                 if self._left == 0:
                     self._arrived.set()
+
+        async with gate:
+            socket = await ListeningSocket.opened(port, token, hear)
+            stack.callback(socket.close)
+            await socket.has_heard.wait()  # The count: the socket is registered.
 
     def _judge(self, trades: int) -> dict[str, Any]:
         """Compares what was heard with what is stored for each follower."""
@@ -115,7 +112,7 @@ class Listeners:
         wrong: Counter[str] = Counter(missing=0, doubled=0, foreign=0)
         milliseconds = []
         for follower, heard in self._heard.items():
-            ids = [json.loads(text)["id"] for text, _ in heard]
+            ids = [json.loads(frame)["id"] for frame, _ in heard]
             mine = [oid for oid in set(ids) if str(stored[oid]["follower_id"]) == follower]
             wrong["foreign"] += len(set(ids)) - len(mine)
             wrong["doubled"] += len(ids) - len(set(ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -25,6 +26,7 @@ from notifications.frames import (
     CloseCode,
     ErrorCode,
     FrameError,
+    Parsed,
     Ping,
     Read,
     ReadAll,
@@ -32,6 +34,7 @@ from notifications.frames import (
     Resume,
     Unread,
 )
+from notifications.outbox import Outbox
 from notifications.platform_keys import PlatformKeysAwayError
 from notifications.sockets import Sockets, sockets_of_this_process
 
@@ -55,16 +58,22 @@ class InboxConsumer(AsyncWebsocketConsumer):
     the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has.
     """
 
+    channel_layer_alias = "none"
+    """Is not configured, so that Channels gives no socket a channel of its own: what is pushed comes by `sockets`."""
+
     follower_id: ObjectId
     missed_since: datetime | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sockets: Sockets | None = None
+        self._outbox = Outbox(self.send, self._give_up)
+        self._is_over = False
+        self._closing: asyncio.Task[None] | None = None
         self._registered = False
+        self._catch_up_in: int | None = None
         self._waiting: Resume | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._is_accepted = False
         self.told: deque[str] = deque(maxlen=REMEMBERED)
         self.pinged_at: float | None = None
 
@@ -73,15 +82,12 @@ class InboxConsumer(AsyncWebsocketConsumer):
             await super().__call__(scope, receive, send)
         except RedisError as error:
             REDIS.away(error)
-            if not self._is_accepted:
-                await send({"type": "websocket.accept", "subprotocol": _selected(scope["subprotocols"])})
-            await send({"type": "websocket.close", "code": CloseCode.TRY_AGAIN_LATER.value})
+            await self.close(CloseCode.TRY_AGAIN_LATER.value)
         finally:
-            await self._forget()  # However it ended: a client that vanished leaves no disconnect behind.
+            self._forget()  # However it ended: a client that vanished leaves no disconnect behind.
 
     async def connect(self) -> None:
         await self.accept(_selected(self.scope["subprotocols"]))
-        self._is_accepted = True
         try:
             claims = await self._claims()
         except tokens.TokenError as error:
@@ -108,67 +114,105 @@ class InboxConsumer(AsyncWebsocketConsumer):
         return await _in_thread(tokens.verify)(_offered_token(self.scope["subprotocols"]))
 
     async def disconnect(self, code: int) -> None:
-        await self._forget()
+        self._forget()
 
-    async def _forget(self) -> None:
+    def _forget(self) -> None:
         """Nothing of this socket stays behind; doing it twice changes nothing."""
         if self._expiry is not None:
             self._expiry.cancel()
+        self._outbox.end()
         sockets, self._sockets = self._sockets, None
         if sockets is not None:
-            await sockets.remove(self)
+            sockets.remove(self)
+
+    async def send(self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool = False) -> None:
+        if not self._is_over:  # A frame after the close would be an error.
+            await super().send(text_data, bytes_data, close)
+
+    async def close(self, code: int | None = None, reason: str | None = None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            await super().close(code, reason)
+
+    def _end(self, code: CloseCode, reason: str) -> None:
+        """Closes in a task of its own: a client that takes nothing in lets even this wait."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close_and_forget(code, reason))
+
+    async def _close_and_forget(self, code: CloseCode, reason: str) -> None:
+        self._forget()
+        with contextlib.suppress(OSError):  # The client was quicker.
+            await self.close(code.value, reason)
 
     def _end_with_token(self) -> None:
-        self._closing = asyncio.create_task(
-            self.close(CloseCode.UNAUTHORISED.value, tokens.TokenErrorCode.EXPIRED.value)
-        )
+        self._end(CloseCode.UNAUTHORISED, tokens.TokenErrorCode.EXPIRED.value)
+
+    def _give_up(self) -> None:
+        self._end(CloseCode.TRY_AGAIN_LATER, "behind")
 
     # --- From our own processes --------------------------------------------------------------------------------------
-    async def inbox_frame(self, event: dict[str, Any]) -> None:
-        """A frame for this follower."""
-        if entry := event.get("entry"):
+    def hear(self, text: str, entry: str | None) -> None:
+        if entry is not None:
+            if entry in self.told:
+                return
             self.told.append(entry)
-        await self.send(event["text"])
+        self._outbox.put(text)
 
-    async def tell(self, entry_ids: Collection[ObjectId]) -> None:
+    def tell(self, entry_ids: Collection[ObjectId]) -> None:
+        self._outbox.put(lambda: self._carry_out(self._tell(entry_ids)))
+
+    def catch_up(self, epoch: int) -> None:
+        if self._catch_up_in is None:
+            self._outbox.put(lambda: self._carry_out(self._catch_up()))
+        self._catch_up_in = epoch
+
+    def end_silence(self) -> None:
+        self._end(CloseCode.SILENT, "silent")
+
+    @property
+    def is_busy(self) -> bool:
+        return not self._outbox.is_empty
+
+    async def _tell(self, entry_ids: Collection[ObjectId]) -> None:
         now = clock.now()
-        found = await _in_thread(inbox.entries)(self.follower_id, entry_ids, now)
-        self.told.extend(str(entry) for entry in entry_ids)  # Also what has gone meanwhile: it is not looked for again.
+        untold = {entry for entry in entry_ids if str(entry) not in self.told}
+        found = await _in_thread(inbox.entries)(self.follower_id, untold, now)
+        for entry in untold:  # Also what has gone meanwhile: it is not looked for again.
+            self.told.append(str(entry))
         for entry in found:
             await self._send_frame(frames.created(entry))
         if found:
             await self._send_frame(frames.unread_count(await _in_thread(inbox.unread_count)(self.follower_id, now)))
 
-    async def end_silence(self) -> None:
-        await self.close(CloseCode.SILENT.value, "silent")
-
-    async def inbox_registered(self, event: dict[str, Any]) -> None:
-        """This socket hears what is pushed from now on: the time to read the inbox, and not before."""
-        if event["socket"] != self.channel_name or self._sockets is None:
+    async def _catch_up(self) -> None:
+        """Sends the present state. Unless it comes to its end, the next renewal has it done again."""
+        epoch, self._catch_up_in = self._catch_up_in, None
+        if epoch is None or self._sockets is None or not self._sockets.is_behind(self):
             return
         self._registered = True
-        await self._carry_out(self._catch_up(self._sockets))
-
-    async def _catch_up(self, sockets: Sockets) -> None:
-        """Sends the present state. Unless it comes to its end, the next renewal has it done again."""
         missed_since = self.missed_since
         await self._send_frame(frames.unread_count(await _in_thread(inbox.unread_count)(self.follower_id, clock.now())))
         if missed_since is not None:
-            await self._resume(Resume(missed_since))
+            await self._resume(Resume(missed_since), told=frozenset(self.told))
         if self._waiting is not None:
             await self._resume(self._waiting)
             self._waiting = None
-        sockets.confirm(self, missed_since)
+        if self._sockets is not None:
+            self._sockets.has_caught_up(self, epoch)
 
     # --- From the client ---------------------------------------------------------------------------------------------
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self._sockets is None:
             return  # Refused; the close is on its way.
-        try:
-            frame = frames.parse(text_data)
-        except FrameError as error:
-            await self._send_frame(frames.error(error.code, str(error)))
-            return
+        async with self._outbox.turn:
+            try:
+                frame = frames.parse(text_data)
+            except FrameError as error:
+                await self._send_frame(frames.error(error.code, str(error)))
+            else:
+                await self._answer(frame)
+
+    async def _answer(self, frame: Parsed) -> None:
         match frame:
             case Ack():
                 await self._carry_out(self._acknowledge(frame))
@@ -210,14 +254,18 @@ class InboxConsumer(AsyncWebsocketConsumer):
         read = await _in_thread(inbox.mark_many_read)(self.follower_id, now, None, now)
         await _in_thread(live.push_read)(self.follower_id, read, now)
 
-    async def _resume(self, frame: Resume) -> None:
+    async def _resume(self, frame: Resume, told: Collection[str] = ()) -> None:
+        """Sends what is in the inbox since then; of what this socket has `told` of, whether it is read."""
         for entry in await _in_thread(inbox.gone)(self.follower_id, frame.known, clock.now()) if frame.known else ():
             await self._send_frame(frames.removed(entry, RemovalReason.OUTDATED))
         pages = inbox.pages_since(self.follower_id, frame.since, clock.now())
         while page := await _in_thread(next)(pages, None):
             for entry in page:
-                self.told.append(str(entry["_id"]))
-                await self._send_frame(frames.created(entry))
+                if str(entry["_id"]) in told:
+                    await self._send_frame(frames.updated(entry["_id"], entry["read_at"]))
+                else:
+                    self.told.append(str(entry["_id"]))
+                    await self._send_frame(frames.created(entry))
 
     async def _send_frame(self, frame: dict[str, Any]) -> None:
         await self.send(frames.encode(frame))

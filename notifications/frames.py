@@ -79,7 +79,7 @@ class CloseCode(IntEnum):
     UNAUTHORISED = 4401, "token_expired, token_invalid or ticket_invalid: get a new token, connect, resume"
     FORBIDDEN = 4403, "origin_not_allowed or follower_unknown: not for this site or person; do not try again"
     SILENT = 4408, "silent: you had begun to ping and stopped; connect and resume"
-    TRY_AGAIN_LATER = 1013, "a server is away: connect again after a pause, and resume"
+    TRY_AGAIN_LATER = 1013, "a server is away, or you fell behind (`behind`): connect again after a pause, and resume"
 
     label: str
 

@@ -1,7 +1,7 @@
 """Pushes to the followers who are connected, from the fan-out's worker threads.
 
 A push is a convenience on top of the stored inbox: what is lost here, the app is given when it resumes. So nothing here
-raises for Redis or the database being away.
+raises for Redis being away.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ from typing import Any, Protocol, cast
 
 from bson import ObjectId
 from channels.layers import get_channel_layer
-from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from followers import clock
-from followers.outage import MONGODB, REDIS
-from notifications import frames, inbox, presence
+from followers.outage import REDIS
+from notifications import frames, presence
 
 Document = dict[str, Any]
-Frame = tuple[ObjectId, Document]
-"""(follower's id, frame): a JSON-able dict as in `frames`."""
+Frame = tuple[ObjectId, Document | None]
+"""(follower's id, frame): a JSON-able dict as in `frames`. None = only the unread count is news."""
+Told = tuple[bytes, str | None, str | None]
+"""(follower's id, frame's text, id of the entry that it brings), as it travels."""
+
+GROUP = "inboxes"
+"""The Channels group that every web process listens to."""
+FRAMES = "inbox.frames"
+"""The type of a message that carries a list of `Told` in `frames`."""
+CHUNK = 200
+"""Frames per message, some 80 KB: so many are received and decoded at once; a process sends them before the next."""
 
 
 class PushLayer(Protocol):
@@ -30,22 +37,17 @@ class PushLayer(Protocol):
     def publish_many(self, messages: Sequence[tuple[str, Document]]) -> None: ...
 
 
-def group_of(follower_id: ObjectId) -> str:
-    """The Channels group that all sockets of one follower are in."""
-    return f"follower.{follower_id}"
-
-
 def push(pushed: Sequence[Frame]) -> int:
-    """Sends each frame to all sockets of its follower, in one pipeline. Returns how many frames were not sent.
+    """Sends each frame to all sockets of its follower, in one pipeline, and has them told the unread count (`counts`).
 
-    Whether somebody is connected is not looked at: a publish that nobody hears costs Redis a microsecond.
+    Whether somebody is connected is not looked at: each web process picks out its own sockets' frames. Returns how many
+    frames were not sent.
     """
     if not pushed:
         return 0
+    told = [_told(follower, frame) for follower, frame in pushed]
     messages = [
-        # Encoded here, once, whatever the number of sockets.
-        (group_of(follower), {"type": "inbox.frame", "text": frames.encode(frame), "entry": _created(frame)})
-        for follower, frame in pushed
+        (GROUP, {"type": FRAMES, "frames": told[start : start + CHUNK]}) for start in range(0, len(told), CHUNK)
     ]
     try:
         cast(PushLayer, get_channel_layer()).publish_many(messages)
@@ -56,9 +58,12 @@ def push(pushed: Sequence[Frame]) -> int:
     return 0
 
 
-def _created(frame: Document) -> str | None:
-    """The entry that a frame brings; sockets remember it, to know what they were not told of."""
-    return frame["id"] if frame["type"] == frames.ServerFrame.CREATED else None
+def _told(follower: ObjectId, frame: Document | None) -> Told:
+    if frame is None:
+        return follower.binary, None, None
+    # Encoded here, once, whatever the number of sockets. The entry's id lets a socket be told of it once.
+    entry = frame["id"] if frame["type"] == frames.ServerFrame.CREATED else None
+    return follower.binary, frames.encode(frame), entry
 
 
 def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> int:
@@ -76,43 +81,31 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
         return 0
     try:
         listening = presence.connected(concerned)
-        pushed = _alert_frames(entries, removed, listening) if listening else []
     except RedisError as error:  # Apps see these alerts when they resume.
         REDIS.away(error)
         return 0
-    except PyMongoError as error:
-        MONGODB.away(error)
-        return 0
     REDIS.back()
+    pushed = [
+        *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
+        *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
+    ]
     return len(pushed) - push(pushed)
 
 
 def push_unread_count(follower_id: ObjectId) -> None:
-    """Tells all sockets of a follower the present count. Raises PyMongoError."""
-    push([(follower_id, frames.unread_count(inbox.unread_count(follower_id, clock.now())))])
+    """Has all sockets of a follower told the present count."""
+    push([(follower_id, None)])
 
 
 def push_read(follower_id: ObjectId, entry_ids: Sequence[ObjectId], read_at: datetime | None) -> None:
-    """Tells all sockets of a follower that entries were read, or are unread again (None). Raises PyMongoError.
+    """Tells all sockets of a follower that entries were read, or are unread again (None), and the count then.
 
     Call it after the write, wherever that was made: on a socket or over REST.
     """
-    push([(follower_id, frames.updated(entry, read_at)) for entry in entry_ids])
-    push_unread_count(follower_id)
+    push([*((follower_id, frames.updated(entry, read_at)) for entry in entry_ids), (follower_id, None)])
 
 
 def push_archived(follower_id: ObjectId, entry_ids: Sequence[ObjectId]) -> None:
-    """Tells all sockets of a follower that entries left the inbox. Call it after the write. Raises PyMongoError."""
-    push([(follower_id, frames.removed(entry, frames.RemovalReason.ARCHIVED)) for entry in entry_ids])
-    push_unread_count(follower_id)
-
-
-def _alert_frames(
-    entries: list[Document], removed: list[tuple[ObjectId, ObjectId]], listening: set[ObjectId]
-) -> list[Frame]:
-    counts = inbox.unread_counts(listening, clock.now())
-    return [
-        *((e["follower_id"], frames.created(e)) for e in entries if e["follower_id"] in listening),
-        *((f, frames.removed(entry, frames.RemovalReason.OUTDATED)) for f, entry in removed if f in listening),
-        *((follower, frames.unread_count(count)) for follower, count in counts.items()),
-    ]
+    """Tells all sockets of a follower that entries left the inbox, and the count then. Call it after the write."""
+    reason = frames.RemovalReason.ARCHIVED
+    push([*((follower_id, frames.removed(entry, reason)) for entry in entry_ids), (follower_id, None)])

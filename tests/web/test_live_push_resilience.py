@@ -15,8 +15,9 @@ from channels_redis.pubsub import RedisSingleShardConnection
 from redis.commands.core import AsyncScript
 from websockets.exceptions import ConnectionClosed
 
+from followers import clock
 from followers.models import Follower
-from notifications import inbox, tokens
+from notifications import frames, inbox, tokens
 from notifications.consumers import SUBPROTOCOL
 from notifications.live import push, push_alerts
 from notifications.sockets import _by_loop
@@ -100,6 +101,33 @@ async def test_a_socket_does_not_look_before_its_subscription_is_in_force(
         assert await phone.hear() == {"type": "unread_count.changed", "count": 0}
 
 
+async def test_what_is_stored_while_the_subscription_is_not_in_force_comes_when_it_is(
+    own_server: Server, ann: Follower, bob: Follower, monkeypatch
+):
+    """Nobody hears the push; the sockets that have connected meanwhile, and wait, look afterwards."""
+    deaf, receive = [True], RedisSingleShardConnection._receive_message
+    monkeypatch.setattr(
+        RedisSingleShardConnection, "_receive_message", lambda self, m: None if deaf[0] else receive(self, m)
+    )
+    began = clock.now()
+    async with (
+        raw_socket(own_server, [SUBPROTOCOL, tokens.mint(ann)]) as first,
+        raw_socket(own_server, [SUBPROTOCOL, tokens.mint(bob)]) as second,
+    ):
+        phones = {ann: App(first), bob: App(second)}
+        for phone in phones.values():
+            await phone.say(type="resume", since=frames.rfc3339(began))
+            assert await phone.everything_so_far() == []
+        entries = {follower: await stored_entry(follower) for follower in phones}
+        await tell(list(entries.values()), [])
+
+        deaf[0] = False
+
+        for follower, phone in phones.items():
+            heard = await phone.hear_until("notification.created", id=str(entries[follower]["_id"]))
+            assert heard[0] == {"type": "unread_count.changed", "count": 1}
+
+
 async def _after(condition, step):
     await condition
     return await step()
@@ -115,7 +143,7 @@ async def test_an_emptied_redis_costs_no_alert(own_server: Server, own_redis: Pr
         await phone.hear_until("notification.created", id=str(unseen["_id"]))
 
         seen = await stored_entry(ann)
-        assert await tell([seen], []) == 2
+        assert await tell([seen], []) == 1
         await phone.hear_until("notification.created", id=str(seen["_id"]))
 
 
@@ -131,7 +159,7 @@ async def test_a_restarted_redis_costs_no_alert_and_no_socket(
 
         await phone.hear_until("notification.created", id=str(missed["_id"]))
         seen = await stored_entry(ann)
-        assert await tell([seen], []) == 2
+        assert await tell([seen], []) == 1
         await phone.hear_until("notification.created", id=str(seen["_id"]))
 
 
@@ -144,6 +172,55 @@ async def test_a_lost_subscription_is_noticed_though_redis_forgot_nothing(
         own_redis.client.client_kill_filter(_type="pubsub")
 
         await phone.hear_until("notification.created", id=str(unpushed["_id"]))
+
+
+async def test_what_was_told_before_a_subscription_was_lost_is_not_told_again(
+    own_server: Server, own_redis: PrivateRedis, ann: Follower
+):
+    """But whether it is read is: that may have changed unheard."""
+    async with app(own_server, tokens.mint(ann)) as phone:
+        told = await stored_entry(ann)
+        await tell([told], [])
+        await phone.hear_until("unread_count.changed", count=1)
+        unpushed = await stored_entry(ann)
+
+        own_redis.client.client_kill_filter(_type="pubsub")
+
+        heard = await phone.hear_until("notification.created", id=str(unpushed["_id"]))
+        assert {"type": "notification.updated", "id": str(told["_id"]), "read_at": None} in heard
+        assert [f["id"] for f in heard if f["type"] == "notification.created"] == [str(unpushed["_id"])]
+
+
+async def test_a_process_that_hears_nothing_any_more_subscribes_again(own_server: Server, ann: Follower, monkeypatch):
+    """No line broke and no error showed: only the probes do not come back."""
+    deaf, subscribe, receive = [True], RedisSingleShardConnection.subscribe, RedisSingleShardConnection._receive_message
+
+    async def subscribe_and_hear(self, channel):
+        await subscribe(self, channel)
+        deaf[0] = False
+
+    async with app(own_server, tokens.mint(ann)) as phone:
+        monkeypatch.setattr(RedisSingleShardConnection, "subscribe", subscribe_and_hear)
+        monkeypatch.setattr(
+            RedisSingleShardConnection, "_receive_message", lambda self, m: None if deaf[0] else receive(self, m)
+        )
+        unheard = await stored_entry(ann)
+        await tell([unheard], [])
+
+        monkeypatch.setattr("notifications.subscription.ANSWER_SECONDS", 0)
+
+        await phone.hear_until("notification.created", id=str(unheard["_id"]))
+
+
+async def test_a_message_that_nobody_can_read_ends_no_pushes(
+    own_server: Server, own_redis: PrivateRedis, ann: Follower
+):
+    async with app(own_server, tokens.mint(ann)) as phone:
+        assert own_redis.client.publish("notifyhub__group__inboxes", b"\xc1") == 1
+        entry = await stored_entry(ann)
+        await tell([entry], [])
+
+        await phone.hear_until("notification.created", id=str(entry["_id"]))
 
 
 async def test_a_connection_that_is_reset_during_a_renewal_ends_no_renewals(
@@ -190,6 +267,7 @@ async def test_an_alert_that_was_stored_and_never_pushed_is_told_all_the_same(
 ):
     """As when a worker dies between its insert and its push: Redis has lost nothing, and nobody knows of it."""
     monkeypatch.setattr("notifications.sockets.LOOK_GRACE", timedelta(0))
+    monkeypatch.setattr("notifications.sockets.LOOK_SECONDS", 0)
     async with app(own_server, tokens.mint(ann)) as phone, app(own_server, tokens.mint(bob)) as other:
         unpushed = await stored_entry(ann)
 
@@ -202,6 +280,7 @@ async def test_an_alert_that_was_stored_and_never_pushed_is_told_all_the_same(
 
 async def test_an_alert_that_was_pushed_is_not_told_again(own_server: Server, ann: Follower, monkeypatch):
     monkeypatch.setattr("notifications.sockets.LOOK_GRACE", timedelta(0))
+    monkeypatch.setattr("notifications.sockets.LOOK_SECONDS", 0)
     looks: asyncio.Queue[None] = asyncio.Queue()
     made_between, loop = inbox.made_between, asyncio.get_running_loop()
 
@@ -219,6 +298,21 @@ async def test_an_alert_that_was_pushed_is_not_told_again(own_server: Server, an
             await asyncio.wait_for(looks.get(), ANSWER_SECONDS)
 
         assert await phone.everything_so_far() == []
+
+
+async def test_a_push_that_comes_later_than_the_look_tells_nothing_twice(
+    own_server: Server, ann: Follower, monkeypatch
+):
+    monkeypatch.setattr("notifications.sockets.LOOK_GRACE", timedelta(0))
+    monkeypatch.setattr("notifications.sockets.LOOK_SECONDS", 0)
+    async with app(own_server, tokens.mint(ann)) as phone:
+        late = await stored_entry(ann)
+        await phone.hear_until("unread_count.changed", count=1)  # It was looked for, and told.
+
+        await tell([late], [])
+
+        heard = await phone.hear_until("unread_count.changed")  # Every push is followed by the count.
+        assert len(heard) == 1
 
 
 async def test_a_client_that_stops_pinging_is_closed(own_server: Server, ann: Follower, monkeypatch):
