@@ -45,7 +45,7 @@ def stored_entry(follower: Follower, created_at: datetime | None = None, **field
 
 def _sizing(quantity: str, fraction: str | None) -> dict[str, Any]:
     """Of a follower with a tenth of the trader's portfolio, as the fan-out stores it."""
-    given = {
+    given: dict[str, str | int | Decimal] = {
         "executed_qty": Decimal(quantity) * 10,
         "follower_portfolio": 250_000,
         "trader_portfolio": 2_500_000,
