@@ -12,7 +12,7 @@ demo: install  ## Everything at once: servers, followers, processes, trades; wat
 
 # Two halves side by side, each on servers of its own: one drives whole processes and mostly waits, the other computes.
 # ARGS goes to both; TESTS="tests/web" runs only that.
-PROCESS_TESTS := tests/chaos tests/devstack tests/end_to_end
+PROCESS_TESTS := tests/chaos tests/devstack tests/end_to_end tests/delivery/test_consumer.py
 TESTS ?=
 
 test: install  ## All tests, against real servers of their own.

@@ -43,6 +43,9 @@ def stored_entry(follower: Follower, created_at: datetime | None = None, **field
     return document
 
 
+_UNTOLD = {"error_code": "", "sent_at": None, "delivered_at": None}
+
+
 def _sizing(quantity: str, fraction: str | None) -> dict[str, Any]:
     """Of a follower with a tenth of the trader's portfolio, as the fan-out stores it."""
     given: dict[str, str | int | Decimal] = {
@@ -75,7 +78,7 @@ def stored_alert(follower: Follower, created_at: datetime | None = None, **field
                 "symbol": payload.get("symbol", ""),
                 "side": payload.get("side", "BUY"),
                 "action": payload.get("action", "OPEN"),
-                "price": Decimal128(payload.get("price", "2945.5")),
+                "price": Decimal128("2945.5"),
                 "currency": payload.get("currency", "INR"),
                 "priority": payload.get("priority", "high"),
                 "correlation_id": "",
@@ -87,8 +90,16 @@ def stored_alert(follower: Follower, created_at: datetime | None = None, **field
                 "state": "pending",
                 "wake_at": wake_at,
                 "deliveries": [
-                    {"channel": "in_app", "endpoint": None, "state": "sent", "batch": None, "next_attempt_at": None},
                     {
+                        **_UNTOLD,
+                        "channel": "in_app",
+                        "endpoint": None,
+                        "state": "sent",
+                        "batch": None,
+                        "next_attempt_at": None,
+                    },
+                    {
+                        **_UNTOLD,
                         "channel": "fcm",
                         "endpoint": ObjectId(),
                         "state": "queued",

@@ -105,6 +105,7 @@ async def test_two_tabs_stay_in_step(server: Server, ann: Follower):
         await live(two)
         await arriving(ann)
         await arriving(ann)
+        await expect(one.locator(".entry")).to_have_count(2)
         await expect(two.locator(".entry")).to_have_count(2)
 
         await one.locator(".entry").first.click()
