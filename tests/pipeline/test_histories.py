@@ -19,7 +19,7 @@ from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Document = dict[str, Any]
-HISTORIES = int(os.environ.get("HISTORIES", "500"))
+HISTORIES = int(os.environ.get("HISTORIES", "300"))
 PER_BATCH = 50  # So many histories, each with a trader of its own, share one pass through the pipeline.
 
 
