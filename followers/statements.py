@@ -154,8 +154,8 @@ def addresses(endpoint_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
 def owners(endpoint_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
     """Whose these endpoints are, and whether they are active, by id: follower_id, trader_id, active. Index: _id."""
     query, fields = {"_id": {"$in": list(endpoint_ids)}}, {"follower_id": 1, "trader_id": 1, "active": 1}
-    found = collection(Endpoint).find(query, fields, batch_size=max(1, len(endpoint_ids)))
-    return durably(lambda: {e["_id"]: e for e in found.clone()})
+    found = collection(Endpoint)
+    return durably(lambda: {e["_id"]: e for e in found.find(query, fields, batch_size=AT_ONCE)})
 
 
 def deactivate_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: str, now: datetime) -> bool:

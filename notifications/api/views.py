@@ -195,6 +195,8 @@ class ManyChangeView(FollowerView):
 
 _MANY: dict[str, Any] = {
     "tags": ["Inbox"],
+    "description": "By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
+    "nothing.",
     "request": serializers.ReadSerializer,
     "responses": {200: serializers.ReadCountSerializer, **problems(*POSTED)},
     "examples": [
@@ -209,8 +211,6 @@ _MANY: dict[str, Any] = {
     post=extend_schema(
         operation_id="inbox_read",
         summary="Mark many as read",
-        description="By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
-        "nothing.",
         **_MANY,
     )
 )
@@ -223,17 +223,12 @@ class InboxReadView(ManyChangeView):
     post=extend_schema(
         operation_id="inbox_archive",
         summary="Archive many",
-        description="By their ids, or all that were made up to a time. Ids of nobody, or of somebody else, change "
-        "nothing.",
         **_MANY,
     )
 )
 class InboxArchiveView(ManyChangeView):
     change = staticmethod(inbox.archive_many)
     tell = staticmethod(_tell_archived)
-
-
-PUSHED = {"event": "received", "channel": "fcm", "device_id": "6742a1c83f0e9d5b7c8a1e2f"}
 
 
 class EntryAckView(FollowerView):
