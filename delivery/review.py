@@ -8,10 +8,11 @@ asks once more whether they are still valid, not superseded, and at an active ad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from bson import ObjectId
 from django.conf import settings
@@ -31,13 +32,14 @@ from notifications.models import Notification
 from notifications.reviews import REQUESTED, TROUBLED, UNSENT
 from notifications.statements import derive
 
+T = TypeVar("T")
 Document = dict[str, Any]
 
 SEND_CHUNK = 500
 """Alerts per statement; its literals are searched for each alert, so that more would cost more than they save."""
 
-LOOK_CHUNK = 2_000
-"""Alerts per look ahead: a page looks at ten thousand, and each round trip costs it."""
+LOOK_CHUNK, READERS = 2_000, 2
+"""Alerts per look ahead, and threads that read: a page looks at ten thousand, and each round trip costs it."""
 
 RESENDABLE = [*TROUBLED, *UNSENT]
 """What a person may have sent: everything but what is under way or has reached the address."""
@@ -90,10 +92,13 @@ def outlook_of_retry(ids: Sequence[ObjectId], now: datetime) -> Outlook:
     """What would become of a retry of every delivery that is in trouble, at its own address."""
     outlook = Outlook()
     open_channels = {channel.value for channel in VENDOR_CHANNELS if is_on(channel, settings)}
-    for chunk in _chunks(ids, LOOK_CHUNK):
+
+    def read(chunk: list[ObjectId]) -> tuple[list[tuple[Document, list[Document]]], Mapping[ObjectId, Document]]:
         rows = [(row, _in_trouble(row)) for row in _reviewed(chunk)]
         live = [troubled for row, troubled in rows if _over(row, now) is None]
-        endpoints = followers.owners({d["endpoint"] for troubled in live for d in troubled})
+        return rows, followers.owners({d["endpoint"] for troubled in live for d in troubled})
+
+    for rows, endpoints in _read_ahead(read, ids):
         for row, troubled in rows:
             _look_at_retry(outlook, row, troubled, endpoints, open_channels, now)
     return outlook
@@ -103,9 +108,12 @@ def outlook_elsewhere(ids: Sequence[ObjectId], channels: Sequence[Channel], now:
     """What would become, for each channel, of sending to every active address of the recipients on it that was not
     reached yet."""
     outlooks = {channel: Outlook() for channel in channels}
-    for chunk in _chunks(ids, LOOK_CHUNK):
+
+    def read(chunk: list[ObjectId]) -> tuple[list[Document], Mapping[tuple[ObjectId, str], list[ObjectId]]]:
         rows = _reviewed(chunk)
-        owned = _active_endpoints(rows, channels)
+        return rows, _active_endpoints(rows, channels)
+
+    for rows, owned in _read_ahead(read, ids):
         for channel, outlook in outlooks.items():
             for row in rows:
                 _look_elsewhere(outlook, row, owned.get((_owner(row), channel.value), []), channel, now)
@@ -115,6 +123,12 @@ def outlook_elsewhere(ids: Sequence[ObjectId], channels: Sequence[Channel], now:
 def _reviewed(ids: list[ObjectId]) -> list[Document]:
     query = {"_id": {"$in": ids}, "review": {"$ne": None}}
     return durably(lambda: list(collection(Notification).find(query, _FIELDS, batch_size=LOOK_CHUNK)))
+
+
+def _read_ahead(read: Callable[[list[ObjectId]], T], ids: Sequence[ObjectId]) -> Iterator[T]:
+    """What `read` finds of each chunk, in order: the database works on the next ones while one is looked at."""
+    with ThreadPoolExecutor(READERS, "outlook") as pool:
+        yield from pool.map(read, _chunks(ids, LOOK_CHUNK))
 
 
 def _chunks(ids: Sequence[ObjectId], size: int) -> Iterator[list[ObjectId]]:

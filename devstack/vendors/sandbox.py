@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from devstack.ports import VENDOR_PORTS
 from devstack.vendors.apns import Apns
 from devstack.vendors.control import Control
 from devstack.vendors.credentials import environment, load_or_create, server_tls, write_private
@@ -27,9 +28,6 @@ from devstack.vendors.vendor import Vendor
 HOST = "127.0.0.1"
 BACKLOG = 1024
 LISTENERS = ("control", "apns", "fcm", "twilio", "discord", "onesignal")
-LOWEST_PORT = 20_000
-EPHEMERAL_RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-DEFAULT_EPHEMERAL_START = 32_768
 
 
 class Sandbox:
@@ -97,11 +95,7 @@ def bind(port: int | None) -> socket.socket:
     """
     if port is not None:
         return _bind(port)
-    start = DEFAULT_EPHEMERAL_START
-    if EPHEMERAL_RANGE_FILE.exists():
-        start = int(EPHEMERAL_RANGE_FILE.read_text().split()[0])
-    candidates = range(LOWEST_PORT, start)
-    for candidate in random.sample(candidates, k=min(200, len(candidates))):
+    for candidate in random.sample(VENDOR_PORTS, k=200):
         try:
             return _bind(candidate)
         except OSError:

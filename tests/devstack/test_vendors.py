@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import h2.connection
@@ -20,6 +21,7 @@ import pytest
 from pyreqwest.client import ClientBuilder, SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
+from devstack.ports import VENDOR_PORTS, Ports
 from devstack.vendors.client import Sandbox, SandboxError
 from devstack.vendors.process import VendorProcess
 
@@ -173,6 +175,20 @@ def caller(vendors: VendorProcess) -> Iterator[Caller]:
 
 
 # APNs
+
+
+def test_no_vendor_takes_a_port_that_a_server_may_have_claimed_and_not_bound_yet(
+    vendors: VendorProcess, tmp_path: Path
+) -> None:
+    addresses = {value for value in vendors.env.values() if value.startswith(("http://127", "https://127"))}
+    theirs = {urlsplit(address).port for address in addresses}
+    ports = Ports(["mongodb", "kafka"], tmp_path / "ports.json")
+    try:
+        assert theirs
+        assert theirs <= set(VENDOR_PORTS)
+        assert not {ports["mongodb"], ports["kafka"]} & set(VENDOR_PORTS)
+    finally:
+        ports.release()
 
 
 def test_apns_accepts_an_alert_and_records_it(caller: Caller, sandbox: Sandbox) -> None:
