@@ -22,7 +22,7 @@ from delivery.channels.receipts import Reference
 from delivery.guards.gate import Permit, Refusal
 from delivery.lease import Lease, claim
 from delivery.outcomes import end_unsent, let_go, patch_for, repeat_is_undecided, repeatable
-from delivery.right_of_way import claim_way, give_way_async, is_claimed
+from delivery.right_of_way import RECORDING, claim_way, give_way_async, in_turn, is_claimed
 from delivery.sending import Planned, send_batch
 from delivery.statements import Patch
 from delivery.stopping import is_stopping
@@ -263,7 +263,7 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
 def _record(lease: Lease, rows: list[Document], patches: list[Patch], is_whole: bool) -> None:
     """Writes the outcomes and lets go of the batch."""
     now = clock.now()
-    with tracer().step(Step.RECORD, outcomes=len(patches)):
+    with tracer().step(Step.RECORD, outcomes=len(patches)), in_turn(RECORDING, lease.batch["priority"]):
         written = batches.record(lease.batch["_id"], patches)
     telemetry.recorded(lease.batch, rows, patches, written)
     if is_whole:

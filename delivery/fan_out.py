@@ -24,7 +24,7 @@ from delivery.batch_spans import hinted
 from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
-from delivery.right_of_way import claim_way, give_way
+from delivery.right_of_way import STORING, claim_way, give_way, in_turn
 from delivery.stopping import is_stopping
 from delivery.update_alerts import listed, writer_for
 from followers import clock, erasures
@@ -204,7 +204,7 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     claim_way(priority)
     give_way(priority)
     run.lease.keep()
-    with one_primary():
+    with in_turn(STORING, priority), one_primary():
         batches.insert_batches_with_rows(alerts.batches)
         present = notifications.insert_notifications(alerts.notifications)
     telemetry.stored(alerts.notifications, present)
@@ -214,12 +214,14 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     send_hints(alerts.batches)
     give_way(priority)
     run.lease.keep()
-    notifications.insert_entries(alerts.entries)
+    with in_turn(STORING, priority):
+        notifications.insert_entries(alerts.entries)
     withdrawn = _withdraw_if_closed(run, alerts)
     _push([] if withdrawn else [e for e in alerts.entries if e["_id"] not in known], withdrawn)
     if follower_ids:
         # After the push, which it would hold up; for a moment an inbox may have an entry too many.
-        pruned = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
+        with in_turn(STORING, priority):
+            pruned = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
         _push([], pruned)
     run.written += len(alerts.notifications)
 

@@ -5,6 +5,9 @@ ones share processors and journal with the bulk writes of every worker, and unde
 long. So whoever works on a critical alert says so in Redis at each of its steps, and whoever works on anything else
 waits before its next large statement until RIGHT_OF_WAY_MS after the last word.
 
+What is under way already is not interrupted. So that it is soon over, a process has one large statement of a kind at
+work at a time (`in_turn`): many at once finish no sooner, and each takes many times as long.
+
 Nobody waits longer than PATIENCE_SECONDS at a time, so that the others get their share however many critical alerts
 come; nor before an outcome is recorded: what was sent must be known. While Redis is away everybody goes on.
 """
@@ -13,6 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Final
 
 import redis
@@ -65,6 +71,21 @@ async def give_way_async(priority: str) -> None:
         await asyncio.sleep(LOOK_SECONDS)
         if not await asyncio.to_thread(is_claimed, priority):
             return
+
+
+STORING, RECORDING = BoundedSemaphore(1), BoundedSemaphore(1)
+"""Of a process: the bulk inserts of its fan-outs, and the updates with its outcomes."""
+
+
+@contextmanager
+def in_turn(kind: BoundedSemaphore, priority: str) -> Iterator[None]:
+    """One at a time of these statements; critical ones wait for nobody, and nobody waits for one that hangs."""
+    has_turn = priority != Priority.CRITICAL and kind.acquire(timeout=PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        if has_turn:
+            kind.release()
 
 
 def _key() -> str:

@@ -74,9 +74,21 @@ def derive() -> Pipeline:
     """The stages that recompute `state`, `wake_at` and `review` from `deliveries` itself, never from a copy in memory.
 
     Every statement that changes a delivery ends with them, so that two channels recording at the same time cannot
-    lose each other's retry.
+    lose each other's retry. Where everything was reached and nothing is reviewed, as it mostly is, little is computed.
     """
-    return [{"$set": {"state": true_state(), "wake_at": wakes(), "review": true_review()}}]
+    all_reached = {
+        "$and": [
+            {"$setIsSubset": ["$deliveries.state", REACHED]},
+            {"$ne": ["$deliveries", []]},
+            {"$lte": ["$review", None]},
+        ]
+    }
+    fields = {
+        "state": (NotificationState.DELIVERED.value, true_state()),
+        "wake_at": (None, wakes()),
+        "review": ("$review", true_review()),
+    }
+    return [{"$set": {name: {"$cond": [all_reached, usual, rule]} for name, (usual, rule) in fields.items()}}]
 
 
 def true_state() -> Document:
