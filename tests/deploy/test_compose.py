@@ -88,6 +88,12 @@ class TestImage:
         command = yaml.safe_load(re.findall(r"^CMD (\[.*\])$", self.dockerfile, re.MULTILINE)[0])
         assert command == SERVICES["web"]["command"]
 
+    def test_every_package_is_held_to_a_release_or_a_series(self) -> None:
+        for file in ("requirements.txt", "requirements-otel.txt"):
+            lines = (PROJECT_ROOT / file).read_text().splitlines()
+            packages = [line.partition("#")[0].strip() for line in lines]
+            assert [package for package in packages if package and not re.search(r"==\d", package)] == []
+
     def test_it_copies_every_package_that_runs_and_the_context_has_nothing_else(self) -> None:
         copied = set(re.findall(r"^COPY (\w+) \1$", self.dockerfile, re.MULTILINE))
         allowed = {line[1:] for line in (PROJECT_ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
