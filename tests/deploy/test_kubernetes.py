@@ -121,6 +121,8 @@ def test_scaling_goes_by_figures_that_exist_and_never_to_zero(name: str) -> None
     else:
         (metric,) = re.findall(r"notifyhub_\w+", trigger["metadata"]["query"])
         assert metric == "notifyhub_queue_depth"
+        # KEDA takes no answer for a nought unless it is told otherwise.
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
 
 
 def test_the_network_lets_nobody_but_the_ingress_and_prometheus_in() -> None:
