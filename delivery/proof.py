@@ -25,6 +25,7 @@ from delivery.proof_events import judge_events, lost_shards
 from delivery.proof_findings import Finding, Tally
 from delivery.proof_rows import look_at_rows
 from followers import clock
+from followers.index_order import in_index_order
 from followers.mongo import durably
 from notifications.choices import FanOutState, Priority
 from notifications.models import Notification, TradeEvent, Update
@@ -138,6 +139,11 @@ def keep_run(proof: Proof, by: str) -> ProofRun:
         missing=proof.tally.missing,
         result=proof.as_json(),
     )
+
+
+def last_whole_run() -> ProofRun | None:
+    """The newest run that looked at everything it was asked for. Index: _id."""
+    return in_index_order(ProofRun.objects.filter(cut_short=False).order_by("-id")).first()
 
 
 # --- Trades and their alerts -----------------------------------------------------------------------------------------

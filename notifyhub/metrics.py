@@ -23,6 +23,7 @@ from delivery.backlog import measure
 from delivery.breakers import statuses_now
 from delivery.broker import queue_depths
 from delivery.choices import BreakerStatus
+from delivery.proof import last_whole_run
 from followers import clock
 from notifications.choices import Priority
 from notifications.reviews import open_reviews
@@ -99,6 +100,16 @@ def review_open() -> Iterable[Metric]:
     return [_gauge("notifyhub_review_open", "Alerts that wait for a person in the review bucket", open_reviews())]
 
 
+def proof() -> Iterable[Metric]:
+    run = last_whole_run()
+    if run is None:
+        return []
+    return [
+        _gauge("notifyhub_proof_gaps", "Gaps that the last whole proof found", run.missing),
+        _gauge("notifyhub_proof_timestamp_seconds", "When the last whole proof began", run.started_at.timestamp()),
+    ]
+
+
 def unfinished_batches() -> Iterable[Metric]:
     family = GaugeMetricFamily(
         "notifyhub_unfinished_batches",
@@ -140,6 +151,7 @@ READERS: tuple[Callable[[], Iterable[Metric]], ...] = (
     breaker_state,
     queue_depth,
     review_open,
+    proof,
     unfinished_batches,
     overdue,
     lag,

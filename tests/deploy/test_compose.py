@@ -17,10 +17,11 @@ from tests.deploy.manifests import DEPLOY, PROJECT_ROOT, compose, is_command_of_
 SERVICES: dict[str, Any] = compose()["services"]
 PROCESSES = ["web", "worker", "worker-critical", "consume-trades", "dispatch-due"]
 SERVERS = ["mongodb", "valkey", "kafka", "elasticmq"]
+MONITORING = ["prometheus", "grafana"]
 
 
 def test_nothing_else_is_in_it() -> None:
-    assert set(SERVICES) == {"migrate", *PROCESSES, *SERVERS}
+    assert set(SERVICES) == {"migrate", *PROCESSES, *SERVERS, *MONITORING}
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -44,6 +45,14 @@ def test_one_look_after_wake_ups_at_least_is_left_when_one_goes() -> None:
 def test_a_server_is_checked_started_again_and_for_this_machine_only(name: str) -> None:
     service = SERVICES[name]
     assert "profiles" not in service  # They come up alone for whoever wants only them.
+    assert service["healthcheck"]["test"]
+    assert service["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", MONITORING)
+def test_monitoring_is_asked_for_checked_and_started_again(name: str) -> None:
+    service = SERVICES[name]
+    assert service["profiles"] == ["monitoring"]
     assert service["healthcheck"]["test"]
     assert service["restart"] == "unless-stopped"
 
@@ -75,9 +84,15 @@ class TestImage:
         assert re.search(r"^HEALTHCHECK ", last, re.MULTILINE)
         assert "pip install" not in last
 
-    def test_its_command_is_the_web_process(self) -> None:
+    def test_its_command_is_the_web_process_as_compose_starts_it(self) -> None:
         command = yaml.safe_load(re.findall(r"^CMD (\[.*\])$", self.dockerfile, re.MULTILINE)[0])
-        assert is_command_of_ours(command)
+        assert command == SERVICES["web"]["command"]
+
+    def test_every_package_is_held_to_a_release_or_a_series(self) -> None:
+        for file in ("requirements.txt", "requirements-otel.txt"):
+            lines = (PROJECT_ROOT / file).read_text().splitlines()
+            packages = [line.partition("#")[0].strip() for line in lines]
+            assert [package for package in packages if package and not re.search(r"==\d", package)] == []
 
     def test_it_copies_every_package_that_runs_and_the_context_has_nothing_else(self) -> None:
         copied = set(re.findall(r"^COPY (\w+) \1$", self.dockerfile, re.MULTILINE))

@@ -1,6 +1,7 @@
 """The Kubernetes manifests: right by the API's own schemas, and whole by what this project asks of them.
 
-KEDA's objects have no schema in the package; what they name is compared with the manifests and the code instead.
+KEDA's and the Prometheus operator's objects have no schema in the package; what they name is compared with the
+manifests and the code instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from django.conf import settings
 from tests.deploy.manifests import KUBERNETES, is_command_of_ours, named_settings, pods, resources
 
 OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.32", "1.37"
+WITHOUT_SCHEMA = ("keda.sh/", "monitoring.coreos.com/")
 RESOURCES, PODS = resources(), pods()
 DEPLOYMENTS = [name for name in PODS if name.startswith("Deployment/")]
 SCALED = [name for name in RESOURCES if name.startswith("ScaledObject/")]
@@ -24,7 +26,7 @@ SCALED = [name for name in RESOURCES if name.startswith("ScaledObject/")]
 @pytest.mark.parametrize("version", [OLDEST_KUBERNETES, NEWEST_KUBERNETES])
 def test_every_object_fits_the_schema_of_its_kind(version: str) -> None:
     for name, resource in RESOURCES.items():
-        if not resource["apiVersion"].startswith("keda.sh/"):
+        if not resource["apiVersion"].startswith(WITHOUT_SCHEMA):
             kubernetes_validate.validate(resource, version, strict=True), name
 
 
@@ -119,6 +121,8 @@ def test_scaling_goes_by_figures_that_exist_and_never_to_zero(name: str) -> None
     else:
         (metric,) = re.findall(r"notifyhub_\w+", trigger["metadata"]["query"])
         assert metric == "notifyhub_queue_depth"
+        # KEDA takes no answer for a nought unless it is told otherwise.
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
 
 
 def test_the_network_lets_nobody_but_the_ingress_and_prometheus_in() -> None:

@@ -16,6 +16,7 @@ from delivery import deliver, lag, statements
 from delivery.broker import make_broker
 from delivery.channels.base import Outcome
 from delivery.channels.receipts import Receipt, Reference
+from delivery.proof import keep_run, prove
 from delivery.receipts import settle
 from delivery.statements import Patch
 from delivery.telemetry import error_label
@@ -302,6 +303,23 @@ def test_what_is_due_and_not_looked_at_shows_as_overdue(vendors: Sandbox) -> Non
 
     assert 40 <= values_by(shown, "notifyhub_overdue_seconds", "priority")["high"] < 60
     assert shown["notifyhub_unfinished_batches", frozenset({("priority", "high")})] == 1
+
+
+def test_the_last_proof_shows_and_one_that_was_cut_short_proves_nothing() -> None:
+    none = frozenset[tuple[str, str]]()
+    assert ("notifyhub_proof_timestamp_seconds", none) not in look()
+    keep_run(prove(None), "manage.py prove")
+    before = look()
+    cut_short = prove(None)
+    cut_short.cut_short = True
+    keep_run(cut_short, "somebody")
+
+    shown = look()
+
+    assert shown["notifyhub_proof_gaps", none] == 0
+    started = shown["notifyhub_proof_timestamp_seconds", none]
+    assert 0 <= clock.now().timestamp() - started < 60
+    assert started == before["notifyhub_proof_timestamp_seconds", none]
 
 
 def test_no_label_names_anybody(vendors: Sandbox) -> None:
