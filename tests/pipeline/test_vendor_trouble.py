@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis import asyncio as async_redis
 
 from delivery.breakers import breaker_id, force_breaker
 from delivery.choices import BreakerStatus
@@ -140,6 +141,24 @@ def test_forced_open_by_staff_stops_a_healthy_channel_until_it_is_left_to_itself
         ("open", "sam", "forced by staff: The vendor asked us to."),
         ("closed", "sam", "left to itself again: It is over."),
     ]
+
+
+def test_batch_of_200_sends_asks_redis_a_few_times_and_not_per_send(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    execute = async_redis.Redis.execute_command
+
+    def count(self: async_redis.Redis, *args: Any, **options: Any) -> Any:
+        asked.append(str(args[0]))
+        return execute(self, *args, **options)
+
+    event, _ = audience(200)
+    monkeypatch.setattr(async_redis.Redis, "execute_command", count)
+    world.deliver_once()
+
+    assert Counter(d["state"] for d in deliveries(event)) == {"sent": 200}
+    assert 0 < len(asked) < 50, "The gates' exchanges four times a second, and the turn under FCM's rate."
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------
