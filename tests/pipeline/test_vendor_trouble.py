@@ -195,8 +195,9 @@ def told_of_the_set_up(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_revoked_credential_opens_the_breaker_with_the_first_alert_and_is_told_once(
-    vendors: Sandbox, caplog: pytest.LogCaptureFixture
+    vendors: Sandbox, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    settings.BREAKER_PAUSE_SECONDS = 60.0
     vendors.behave("twilio", rules=[{"match": {}, "code": "auth"}])
     event, _ = audience(1, "sms")
     world.deliver_once()
