@@ -15,11 +15,11 @@ from django.contrib.auth.models import User
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from delivery.attempt_log import ATTEMPTS_KEPT
 from delivery.choices import BreakerStatus
 from delivery.explanations import STATES, doubt, explain
 from delivery.models import BreakerChange, ReviewItem
 from delivery.review import Outlook, outlook_elsewhere, outlook_of_retry
-from delivery.statements import ATTEMPTS_KEPT
 from followers import clock
 from followers.admin_base import EMPTY, badge, link, moment, table
 from followers.choices import VENDOR_CHANNELS, Channel
@@ -163,8 +163,9 @@ def _life(item: Notification, delivery: Delivery) -> Iterator[Line]:
         answer = format_html("<strong>{}</strong> {}", attempt.code, attempt.message)
         took = EMPTY if attempt.latency_ms is None else f"{attempt.latency_ms:,.1f} ms"
         yield Line(attempt.at, badge(words, colour), answer, took, _breaker(attempt.breaker))
-    if len(log) == ATTEMPTS_KEPT:
-        yield Line(item.created_at, "the oldest attempts", f"The log keeps the newest {ATTEMPTS_KEPT}.")
+    if len(log) >= ATTEMPTS_KEPT:
+        kept = f"The log keeps the newest {ATTEMPTS_KEPT}, and every doubt and decision before them."
+        yield Line(item.created_at, "the oldest attempts", kept)
     if delivery.delivered_at is not None:
         yield Line(delivery.delivered_at, badge("delivered", "green"))
     for event in AckEvent:

@@ -14,7 +14,9 @@ from delivery.choices import BreakerStatus
 from delivery.guards.breaker import State
 from delivery.guards.shared import live_states
 from delivery.models import Breaker, BreakerChange
+from followers import clock
 from followers.mongo import collection, durably, quick
+from notifications.telemetry import BREAKER_CHANGES
 
 Document = dict[str, Any]
 
@@ -47,7 +49,8 @@ def ensure_breakers(accounts: Mapping[str, str]) -> None:
             "forced_at": None,
             "note": "",
         }
-        durably(partial(quick(Breaker).update_one, known, {"$setOnInsert": new}, upsert=True))
+        change = {"$setOnInsert": new, "$set": {"used_at": clock.now()}}
+        durably(partial(quick(Breaker).update_one, known, change, upsert=True))
 
 
 def forced_breakers() -> dict[str, BreakerStatus]:
@@ -57,17 +60,18 @@ def forced_breakers() -> dict[str, BreakerStatus]:
 
 
 def statuses_now() -> dict[str, BreakerStatus]:
-    """Where each channel's breaker stands, forced ones included; the worst of its accounts. Raises redis.RedisError."""
-    rows = list(collection(Breaker).find({}, {"channel": 1, "account": 1, "forced": 1}))
-    live = live_states([guard_name(row) for row in rows])
-    worst: dict[str, BreakerStatus] = {}
-    for row in rows:
-        status = BreakerStatus(row["forced"]) if row["forced"] else live[guard_name(row)].status
-        worst[row["channel"]] = max(worst.get(row["channel"], status), status, key=SEVERITY.index)
-    return worst
+    """Where each channel's breaker stands, forced ones included. Raises redis.RedisError.
 
-
-SEVERITY = (BreakerStatus.CLOSED, BreakerStatus.HALF_OPEN, BreakerStatus.OPEN)
+    Of several accounts it is the one that a worker has begun to use last: one that is no longer used says nothing.
+    """
+    fields = {"channel": 1, "account": 1, "forced": 1}
+    rows = collection(Breaker).find({}, fields, sort=[("used_at", 1)])  # Nobody has used what has no such time: first.
+    in_use = {row["channel"]: row for row in rows}
+    live = live_states([guard_name(row) for row in in_use.values()])
+    return {
+        channel: BreakerStatus(row["forced"]) if row["forced"] else live[guard_name(row)].status
+        for channel, row in in_use.items()
+    }
 
 
 def note_change(channel: str, account: str, before: State, after: State, by: str) -> None:
@@ -93,6 +97,7 @@ def force_breaker(breaker: ObjectId, status: BreakerStatus | None, by: str, note
     own = BreakerStatus(before["status"])
     was = BreakerStatus(before["forced"]) if before["forced"] else own
     words = f"{FORCED_BY_HAND}: {note}" if status else f"left to itself again: {note}"
+    BREAKER_CHANGES.labels(before["channel"], (status or own).value).inc()
     _note(before["channel"], before["account"], now, was, status or own, words, by)
     return True
 

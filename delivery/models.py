@@ -78,6 +78,9 @@ class Breaker(models.Model):
     forced_by = models.CharField(max_length=150, blank=True)
     forced_at = models.DateTimeField(null=True, blank=True)
     note = models.CharField(max_length=500, blank=True, help_text="Why it was forced.")
+    used_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a worker last began to send with this account."
+    )
 
     class Meta:
         permissions = [("view_operations", "Can see the operations page")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from delivery.channels.base import Channel, Message, Outcome, Result
@@ -43,7 +44,10 @@ def patch_for(
     answered_at = at + timedelta(seconds=result.latency_seconds)
     # A person's retry has a budget of its own, while the delivery's counter goes on counting every attempt.
     attempts = delivery["attempts"] - delivery.get("attempts_before_retry", 0) + spent
-    after = _next(row, attempts, result, policy, is_repeatable, in_doubt(delivery), answered_at)
+    # A 429 spends no attempt, and yet each one that follows another is to wait longer than that.
+    throttled = 1 + _throttled_last(delivery) if result.outcome is Outcome.THROTTLED else 0
+    nth = max(attempts, throttled)
+    after = _next(row, attempts, nth, result, policy, is_repeatable, in_doubt(delivery), answered_at)
     fields: Document = {"last_attempt_at": at, **after}
     return Patch(row["_id"], fields, spent, _log_entry(result, at, breaker))
 
@@ -51,6 +55,7 @@ def patch_for(
 def _next(
     row: Document,
     attempts: int,
+    nth: int,
     result: Result,
     policy: ChannelPolicy,
     is_repeatable: bool,
@@ -78,7 +83,7 @@ def _next(
         last = f"{Reason.ATTEMPTS_EXHAUSTED.label}; the last one: {result.code} {result.message}"
         state = DeliveryState.UNKNOWN if doubtful or result.outcome is Outcome.UNKNOWN else DeliveryState.FAILED
         return {**ended(state), "error_code": Reason.ATTEMPTS_EXHAUSTED.value, "error_message": last[:500]}
-    wait = backoff_seconds(policy, max(attempts, 1), result.retry_after_seconds, _random)
+    wait = backoff_seconds(policy, nth, result.retry_after_seconds, _random)
     return {"batch": None, "next_attempt_at": _not_before(now.timestamp() + wait, row), **words}
 
 
@@ -124,6 +129,12 @@ def let_go(row: Document) -> Patch:
 def in_doubt(delivery: Document) -> bool:
     """Whether an earlier attempt may have reached the vendor without our knowing."""
     return any(attempt["outcome"] == Outcome.UNKNOWN for attempt in delivery["attempt_log"])
+
+
+def _throttled_last(delivery: Document) -> int:
+    """How many of its latest attempts in a row were 429s."""
+    backwards = reversed(delivery["attempt_log"])
+    return sum(1 for _ in takewhile(lambda attempt: attempt["outcome"] == Outcome.THROTTLED, backwards))
 
 
 def repeat_is_undecided(delivery: Document) -> bool:

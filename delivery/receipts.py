@@ -29,11 +29,11 @@ import structlog
 from django.conf import settings
 
 from delivery import telemetry
+from delivery.attempt_log import logged
 from delivery.channels.base import Outcome
 from delivery.channels.policy import ChannelPolicy, backoff_seconds
 from delivery.channels.receipts import Receipt, Reference
 from delivery.choices import KEYED_CHANNELS
-from delivery.statements import ATTEMPTS_KEPT
 from followers import statements as followers
 from followers.choices import Channel
 from followers.clock import as_utc
@@ -144,9 +144,7 @@ def _change(reference: Reference, receipt: Receipt, policy: ChannelPolicy, now: 
         "error_code": {"$literal": receipt.code},
         "error_message": {"$literal": receipt.message},
         "next_attempt_at": None,
-        "attempt_log": {
-            "$slice": [{"$concatArrays": ["$$d.attempt_log", [{"$literal": _log_entry(receipt, now)}]]}, -ATTEMPTS_KEPT]
-        },
+        "attempt_log": logged("$$d.attempt_log", [{"$literal": _log_entry(receipt, now)}]),
     }
     if receipt.outcome is Outcome.SENT:
         return {**told, "state": SENT}

@@ -19,9 +19,9 @@ from django.conf import settings
 from django.db.models import TextChoices
 
 from delivery.alerts import delivery
+from delivery.attempt_log import logged
 from delivery.channels.credentials import is_on
 from delivery.choices import KEYED_CHANNELS
-from delivery.statements import ATTEMPTS_KEPT
 from followers import statements as followers
 from followers.choices import VENDOR_CHANNELS, Channel
 from followers.clock import as_utc
@@ -329,7 +329,7 @@ def _log_with(stored: str, entry: Document) -> Document:
         ]
     }
     first = {"$cond": [unnoted, [unknown], []]}
-    return {"$slice": [{"$concatArrays": [f"{stored}.attempt_log", first, {"$literal": [entry]}]}, -ATTEMPTS_KEPT]}
+    return logged(f"{stored}.attempt_log", first, {"$literal": [entry]})
 
 
 def _open_again(now: datetime) -> Document:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
-from delivery.channels.base import Message, Outcome, Result
+from delivery.channels.base import Channel, Message, Outcome, Result
+from delivery.choices import BreakerStatus
 from delivery.guards.gate import Permit
+from delivery.guards.waves import WAVE_SECONDS
 from delivery.lease import Lease, LeaseLostError
 from delivery.outcomes import never_started, patch_for, repeatable, waiting
 from delivery.statements import Patch
@@ -60,8 +62,8 @@ async def send_batch(lease: Lease, vendor: Vendor, planned: list[Planned], permi
     finally:
         keeper.cancel()
     sent = await _without_waves(vendor, [one for one in ended if isinstance(one, Sent)])
-    dead = [one for one in sent if one.result.outcome is Outcome.DEAD]
-    await asyncio.gather(*(asyncio.to_thread(_deactivate, one.item, one.result.code) for one in dead))
+    await vendor.gate.trip_if_refused(one.result for one in sent)
+    await _give_up(vendor, [one for one in sent if one.result.outcome is Outcome.DEAD])
     return [one for one in ended if isinstance(one, Patch)] + [_patch(vendor, one) for one in sent]
 
 
@@ -140,11 +142,34 @@ async def _without_waves(vendor: Vendor, sent: list[Sent]) -> list[Sent]:
     if not vendor.gate.wave.is_one(len(suspects), successes):
         return sent
     await vendor.gate.trip(f"{suspects[0].result.code} for every address; is the set-up right?")
+    await asyncio.to_thread(_revive, vendor.channel)
     changed = {id(one) for one in suspects}
     return [
         replace(one, result=replace(one.result, outcome=Outcome.MISCONFIGURED)) if id(one) in changed else one
         for one in sent
     ]
+
+
+async def _give_up(vendor: Vendor, dead: list[Sent]) -> None:
+    await asyncio.gather(*(asyncio.to_thread(_deactivate, one.item, one.result.code) for one in dead))
+    is_open = vendor.gate.status is BreakerStatus.OPEN
+    if is_open and any(one.result.code in vendor.channel.suspect_codes for one in dead):
+        await asyncio.to_thread(_revive, vendor.channel)  # A wave was recognised meanwhile.
+
+
+def _revive(channel: Channel) -> None:
+    """What was given up as part of the wave, before there were enough of them to tell, by whichever worker."""
+    since = clock.now() - timedelta(seconds=WAVE_SECONDS)
+    try:
+        revived = followers.reactivate_endpoints(channel.name, channel.suspect_codes, since)
+    except Exception as error:
+        if not is_passing(error):
+            logger.exception("Addresses that a wave had deactivated stay so.", channel=channel.name)
+        return
+    if revived:
+        logger.warning(
+            "Addresses that a wave had deactivated are active again.", channel=channel.name, addresses=revived
+        )
 
 
 def _deactivate(item: Planned, code: str) -> None:

@@ -19,6 +19,7 @@ from django.conf import settings
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 
+from delivery.attempt_log import logged
 from delivery.choices import KEYED_CHANNELS, BatchKind
 from delivery.models import Batch
 from followers.mongo import collection, database, durably, insert_missing, provisional, quick
@@ -227,7 +228,7 @@ def record(batch_id: ObjectId, patches: Sequence[Patch]) -> int:
             {"$cond": [{"$eq": ["$$d.state", DeliveryState.QUEUED]}, "$$change.fields", "$$change.facts"]},
             {
                 "attempts": {"$add": ["$$d.attempts", "$$change.spent"]},
-                "attempt_log": {"$slice": [{"$concatArrays": ["$$d.attempt_log", "$$change.log"]}, -ATTEMPTS_KEPT]},
+                "attempt_log": logged("$$d.attempt_log", "$$change.log"),
             },
         ]
     }
@@ -259,9 +260,6 @@ def _shows(stored: Document, patch: Patch) -> bool:
         return all(stored[name] == patch.fields.get(name) for name in ("state", "error_code"))
     mine = (patch.log["at"].replace(tzinfo=None), patch.log["outcome"], patch.log["latency_ms"])
     return any((entry["at"], entry["outcome"], entry["latency_ms"]) == mine for entry in stored["attempt_log"])
-
-
-ATTEMPTS_KEPT = 20
 
 
 def end_rows(batch: Document, state: DeliveryState, reason: Reason, only_expired_by: datetime | None = None) -> int:
@@ -301,7 +299,7 @@ def requeue_rows(batch: Document, ids: Sequence[ObjectId], now: datetime, max_at
         "next_attempt_at": {"$cond": [exhausted, None, now]},
         "error_code": {"$cond": [exhausted, Reason.ATTEMPTS_EXHAUSTED.value, Reason.LEASE_LOST.value]},
         "error_message": str(Reason.LEASE_LOST.label),
-        "attempt_log": {"$slice": [{"$concatArrays": ["$$d.attempt_log", [_lease_lost_entry(now)]]}, -ATTEMPTS_KEPT]},
+        "attempt_log": logged("$$d.attempt_log", [_lease_lost_entry(now)]),
     }
     query = {"_id": {"$in": list(ids)}, "deliveries.batch": batch["_id"]}
     pipeline = change_deliveries(mine, _unless_told(again))

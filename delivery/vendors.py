@@ -21,6 +21,7 @@ from delivery.guards.shared import Shared, connect
 from delivery.guards.watch import Watch
 from delivery.lease import worker_name
 from delivery.stopping import start_again
+from notifications.telemetry import BREAKER_CHANGES
 
 logger = structlog.get_logger(__name__)
 
@@ -97,6 +98,7 @@ def _journal(channel: Channel, before: State, after: State) -> None:
         status_after=after.status.value,
         reason=after.reason,
     )
+    BREAKER_CHANGES.labels(channel.name, after.status.value).inc()
     task = asyncio.get_running_loop().create_task(_keep_change(channel, before, after))
     _journal_entries.add(task)
     task.add_done_callback(_journal_entries.discard)

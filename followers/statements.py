@@ -163,3 +163,18 @@ def deactivate_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: 
     query = {"_id": endpoint_id, "active": True, "registered_at": registered_at}
     change = {"$set": {"active": False, "deactivated_reason": reason[:200], "deactivated_at": now}}
     return durably(lambda: collection(Endpoint).update_one(query, change)).modified_count == 1
+
+
+def reactivate_endpoints(channel: str, reasons: Collection[str], since: datetime) -> int:
+    """inactive → active: what was deactivated at `since` or later for one of these reasons. Returns how many.
+
+    Reads all of the channel's endpoints: for what is rare. Index: followers_endpoint (channel, address_hash).
+    """
+    query = {
+        "channel": channel,
+        "active": False,
+        "deactivated_reason": {"$in": list(reasons)},
+        "deactivated_at": {"$gte": since},
+    }
+    change = {"$set": {"active": True, "deactivated_reason": "", "deactivated_at": None}}
+    return durably(lambda: collection(Endpoint).update_many(query, change)).modified_count

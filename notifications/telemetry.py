@@ -68,6 +68,7 @@ VALIDITY_LEFT_SECONDS = BatchHistogram(
     ["channel"],
     buckets=(1, 5, 15, 30, 60, 120, 300, 900, 3_600, 14_400, 86_400),
 )
+BREAKER_CHANGES = Counter("notifyhub_breaker_changes", "Changes of a channel's circuit breaker", ["channel", "to"])
 LAST_SWEEP = Gauge(
     "notifyhub_dispatcher_last_sweep_timestamp_seconds",
     "When dispatch_due last looked at all that was due",

@@ -71,6 +71,8 @@ class ApnsChannel(Channel):
 
     name = followers.choices.Channel.APNS
     suspect_codes = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+    # One app of several, or the devices of one of Apple's two environments.
+    partial_codes = frozenset({"TopicDisallowed", "BadEnvironmentKeyInToken", "BadEnvironmentKeyIdInToken"})
     reconnect_codes = frozenset({"UnrelatedKeyIdInToken", "IdleTimeout", "Shutdown"})
 
     def __init__(self, config: ApnsConfig, policy: ChannelPolicy) -> None:

@@ -87,6 +87,9 @@ class Channel(ABC):
     suspect_codes: ClassVar[frozenset[str]] = frozenset()
     """Codes of DEAD that a mistake of ours gives for every address: a wave of them is no dead address."""
 
+    partial_codes: ClassVar[frozenset[str]] = frozenset()
+    """Codes of MISCONFIGURED that are about some of our addresses only, and not about our account."""
+
     reconnect_codes: ClassVar[frozenset[str]] = frozenset()
     """Answers about the connection they came over: the next request takes a new one."""
 

@@ -63,6 +63,7 @@ class FcmChannel(Channel):
 
     name = followers.choices.Channel.FCM
     suspect_codes = frozenset({"SENDER_ID_MISMATCH", "INVALID_ARGUMENT"})
+    partial_codes = frozenset({"THIRD_PARTY_AUTH_ERROR"})  # Apple devices and browsers; Android goes on.
 
     def __init__(self, config: FcmConfig, policy: ChannelPolicy) -> None:
         super().__init__(policy)

@@ -58,6 +58,7 @@ class TwilioSmsChannel(Channel):
     """SMS. Twilio takes no idempotency key, so that whatever is in doubt stays in doubt: a repeat is a second SMS."""
 
     name = followers.choices.Channel.SMS
+    partial_codes = frozenset({"21608"})  # A trial account's verified numbers go on.
     min_validity_seconds = 1.0  # The smallest ValidityPeriod is one whole second.
 
     def __init__(self, config: TwilioConfig, policy: ChannelPolicy) -> None:

@@ -62,6 +62,11 @@ def judge(state: State, counts: Counts, lately: Counts, now: float, first_pause_
     return state
 
 
+def tripped(state: State, now: float, first_pause_seconds: float, reason: str) -> State:
+    """closed → open, whatever the counts say; otherwise as it was."""
+    return opened(state, now, first_pause_seconds, reason) if state.status is BreakerStatus.CLOSED else state
+
+
 def describe(counts: Counts, seconds: int) -> str:
     """The counts in words, for staff."""
     parts = [f"{counts.failed} failed"] if counts.failed else []

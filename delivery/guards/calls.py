@@ -55,11 +55,15 @@ class Calls:
     Parameters:
       slow_seconds: A call that has no answer by then counts as slow at that moment; a hanging vendor is noticed before
         its first timeout.
+      partial_codes: The channel's; a vendor that answers one of them is well.
       now: Epoch seconds.
     """
 
-    def __init__(self, slow_seconds: float, now: Callable[[], float] = time) -> None:
+    def __init__(
+        self, slow_seconds: float, partial_codes: frozenset[str] = frozenset(), now: Callable[[], float] = time
+    ) -> None:
         self._slow_seconds = slow_seconds
+        self._partial_codes = partial_codes
         self._now = now
         self._running: dict[Call, None] = {}  # The oldest first.
         self._seconds: deque[tuple[int, Counter[str]]] = deque()
@@ -83,7 +87,7 @@ class Calls:
             if result.extra.get("throttled") != "endpoint":
                 self._count("throttled")
             return True
-        failed = result.outcome in FAILURES
+        failed = result.outcome in FAILURES and result.code not in self._partial_codes
         if call.slow:
             return False  # Counted when it became slow.
         slow = monotonic() - call.started > self._slow_seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from delivery.channels.base import Channel, Outcome, Result
 from delivery.choices import BreakerStatus
 from delivery.guards import breaker
 from delivery.guards.breaker import State
-from delivery.guards.calls import Calls, Counts
+from delivery.guards.calls import LATELY_SECONDS, Calls, Counts
 from delivery.guards.holds import WHOLE_CHANNEL, Holds
 from delivery.guards.rates import Later, RateLimit, Turn
 from delivery.guards.shared import Shared, decoded, encoded
@@ -86,7 +86,7 @@ class Gate:
     ) -> None:
         self.channel = channel
         self.name = f"{channel.name}:{channel.account}"
-        self.calls = Calls(channel.policy.slow_seconds)
+        self.calls = Calls(channel.policy.slow_seconds, channel.partial_codes)
         self.holds = Holds()
         self.slots = Slots(channel.policy.concurrency)
         self.wave = Wave()
@@ -203,10 +203,28 @@ class Gate:
         """closed → open where the calls since it closed speak against the vendor."""
         await self._move(lambda state: breaker.judge(state, counts, lately, time.time(), self.first_pause_seconds))
 
-    async def trip(self, reason: str) -> None:
-        """closed → open at once, for what no count would show."""
-        if self.state.status is BreakerStatus.CLOSED:
-            await self._move(lambda state: breaker.opened(state, time.time(), self.first_pause_seconds, reason))
+    async def trip(self, reason: str) -> bool:
+        """closed → open at once, for what no count would show, and a person is told: our set-up is wrong.
+
+        Returns whether this call opened it: of all workers that meet the same mistake only one does.
+        """
+        tripped = await self._move(lambda state: breaker.tripped(state, time.time(), self.first_pause_seconds, reason))
+        if tripped:
+            logger.error("A vendor does not take our set-up; its channel waits.", channel=self.name, reason=reason)
+        return tripped
+
+    async def trip_if_refused(self, results: Iterable[Result]) -> None:
+        """closed → open where one of a batch's answers was about our account, and the vendor took nobody else's lately.
+
+        Where others were taken meanwhile it is not our account after all; then the counts decide.
+        """
+        partial = self.channel.partial_codes
+        refused = next((r for r in results if r.outcome is Outcome.MISCONFIGURED and r.code not in partial), None)
+        if refused is None:
+            return
+        lately = self.calls.window(time.time() - LATELY_SECONDS)
+        if lately.bad >= lately.calls:
+            await self.trip(f"{refused.code}: {refused.message}")
 
     async def _take_probes(self, wanted: int, now: float) -> int:
         if self.forced is BreakerStatus.OPEN:
@@ -225,23 +243,24 @@ class Gate:
     async def _put_back(self, probes: int) -> None:
         await self._move(lambda state: breaker.put_back(state, probes))
 
-    async def _move(self, change: Change, tell_anyway: bool = False) -> None:
-        """Changes the state by compare-and-set; without Redis, only for this process."""
+    async def _move(self, change: Change, tell_anyway: bool = False) -> bool:
+        """Changes the state by compare-and-set; without Redis, only for this process. False = it is as it was."""
         for _ in range(CHANGES_TRIED):
             before = self.state
             after = change(before)
             if after == before and not tell_anyway:
-                return
+                return False
             raw = encoded(after)
             try:
                 if await self._shared.change(self.name, self._raw, raw):
                     self._set(after, raw, changed_here=True)
-                    return
+                    return True
                 self.heard(await self._shared.read(self.name))
             except redis.RedisError:
                 self._set(after, b"", changed_here=True)
-                return
+                return True
         logger.warning("A breaker's state changes too fast to be changed.", channel=self.name)
+        return False
 
     def _set(self, state: State, raw: bytes, changed_here: bool = False) -> None:
         before, self.state, self._raw = self.state, state, raw

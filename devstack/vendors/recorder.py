@@ -33,7 +33,7 @@ class Entry:
 
 
 class Journal:
-    """Accepted messages on disk, one JSON object a line, written before the vendor answers.
+    """Accepted and replayed messages on disk, one JSON object a line, written before the vendor answers.
 
     A vendor that is killed and comes back still knows what it accepted: otherwise a test that kills it could
     neither show that nothing was lost nor that nothing was sent twice.
@@ -149,6 +149,11 @@ class Recorder:
             self._by_identity[identity] = entry
         self.entries.append(entry)
 
+    def replayed(self) -> None:
+        """A message was answered for again and not sent."""
+        self.replays += 1
+        self._journal.write({"replays": 1})
+
     # What a vendor has to remember beside messages.
 
     def note(self, name: str, value: str) -> None:
@@ -159,6 +164,8 @@ class Recorder:
     def _restore(self, line: dict[str, Any]) -> None:
         if "note" in line:
             self.notes[line["note"]] = line["value"]
+        elif "replays" in line:
+            self.replays += line["replays"]
         else:
             self._add(Entry(**line["entry"]), line["identity"], line["replaces"], bytes.fromhex(line["seen"]))
 

@@ -140,7 +140,7 @@ class Vendor(ABC):
         moment = now()
         earlier = self.recorder.replay_of(call.messages[0], moment)
         if earlier is not None:
-            self.recorder.replays += 1
+            self.recorder.replayed()
             return self.accepted(call, earlier.message_id, replayed=True)
         message_id = call.messages[0].given_id or self.message_id()
         for message in call.messages:

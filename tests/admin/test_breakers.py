@@ -12,11 +12,13 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from delivery.breakers import breaker_id, ensure_breakers, forced_breakers, note_change
+from delivery.breakers import breaker_id, ensure_breakers, force_breaker, forced_breakers, note_change
 from delivery.choices import BreakerStatus
 from delivery.guards.breaker import State, opened
 from delivery.guards.shared import encoded, state_key
 from delivery.models import Breaker, BreakerChange
+from followers import clock
+from notifications.telemetry import BREAKER_CHANGES
 
 pytestmark = pytest.mark.django_db(transaction=True)
 OPEN = opened(State(), 1_700_000_000.0, 40.0, "25 failed of 30 calls within 10 s")
@@ -112,6 +114,29 @@ def test_the_metrics_show_the_same(client: Client, breaker: Breaker, is_open: No
 def test_a_forced_breaker_shows_in_the_metrics(admin_client: Client, breaker: Breaker, is_open: None) -> None:
     save(admin_client, breaker, forced="closed", note="They say it is mended")
     assert 'notifyhub_breaker_state{channel="fcm"} 0.0' in admin_client.get("/metrics").content.decode()
+
+
+def test_an_account_that_is_no_longer_used_leaves_the_metrics(client: Client, breaker: Breaker) -> None:
+    assert force_breaker(breaker.pk, BreakerStatus.OPEN, "sam", "it is closed down", clock.now())
+    assert 'notifyhub_breaker_state{channel="fcm"} 2.0' in client.get("/metrics").content.decode()
+
+    ensure_breakers({"fcm": "another shop", "sms": "AC1"})
+
+    assert 'notifyhub_breaker_state{channel="fcm"} 0.0' in client.get("/metrics").content.decode()
+    ensure_breakers({"fcm": "shop", "sms": "AC1"})
+    assert 'notifyhub_breaker_state{channel="fcm"} 2.0' in client.get("/metrics").content.decode()
+
+
+def test_what_staff_force_is_counted_as_a_change(breaker: Breaker) -> None:
+    before = [changes_to(status) for status in ("open", "closed")]
+    assert force_breaker(breaker.pk, BreakerStatus.OPEN, "sam", "the vendor asked us to", clock.now())
+    assert force_breaker(breaker.pk, None, "sam", "it is over", clock.now())
+    assert not force_breaker(breaker.pk, None, "sam", "again", clock.now())
+    assert [changes_to(status) for status in ("open", "closed")] == [before[0] + 1, before[1] + 1]
+
+
+def changes_to(status: str) -> float:
+    return BREAKER_CHANGES.labels("fcm", status)._value.get()
 
 
 def test_metrics_leave_out_what_is_away_and_answer_all_the_same(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson import ObjectId
-from django.apps import apps
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -26,6 +23,7 @@ from followers.mongo import collection
 from notifications.models import Attempt, Delivery, Notification
 from notifications.statements import derive
 from tests.admin.builders import ADDRESS, MASKED, World, build_notification, build_world
+from tests.admin.scenes import make_groups, member
 from tests.admin.test_pages import text, url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,18 +66,9 @@ def troubled(
 
 @pytest.fixture
 def support(client: Client) -> Client:
-    """A member of the group that the migration makes."""
-    make_group()
-    ana = User.objects.create_user("ana", password="x", is_staff=True)
-    ana.groups.add(Group.objects.get(name="Support"))
-    client.force_login(ana)
+    """A member of the group Support as the migrations leave it."""
+    client.force_login(member("Support", "ana"))
     return client
-
-
-def make_group() -> None:
-    migration = importlib.import_module("delivery.migrations.0004_review_bucket")
-    with connection.schema_editor() as editor:
-        migration.create_support_group(apps, editor)
 
 
 def chosen(client: Client, decision: str, *items: ReviewItem) -> Any:
@@ -320,7 +309,7 @@ def test_ages_are_short(seconds: int, words: str) -> None:
 
 
 # --- Permissions ------------------------------------------------------------------------------------------------------
-def test_support_reviews_and_edits_nothing(support: Client, world: World) -> None:
+def test_support_reviews_and_edits_nothing_but_switches_addresses(support: Client, world: World) -> None:
     item = troubled(world)
     text(support, url(Follower, "change", world.follower.pk))
     assert MASKED in text(support, url(Endpoint, "change", world.endpoint.pk))
@@ -329,10 +318,11 @@ def test_support_reviews_and_edits_nothing(support: Client, world: World) -> Non
         assert support.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
         assert support.get(url(model, "add")).status_code == 403
     assert support.get(reverse("admin:auth_user_changelist")).status_code == 403
-    data = {"action": "deactivate", "_selected_action": [str(world.endpoint.pk)], "reason": "x"}
+    assert support.post(url(Endpoint, "change", world.endpoint.pk), {"address": "x"}).status_code == 403
+    data = {"action": "deactivate", "_selected_action": [str(world.endpoint.pk)], "reason": "its owner asked"}
     support.post(url(Endpoint, "changelist"), data)
     world.endpoint.refresh_from_db()
-    assert world.endpoint.active
+    assert (world.endpoint.active, world.endpoint.deactivated_reason) == (False, "its owner asked")
 
 
 def test_whoever_may_only_look_decides_nothing(client: Client, world: World) -> None:
@@ -348,16 +338,18 @@ def test_whoever_may_only_look_decides_nothing(client: Client, world: World) -> 
     assert collection(Notification).find_one({"_id": item.pk}) == before
 
 
-def test_the_group_is_made_with_its_permissions_even_where_there_are_none_yet() -> None:
+def test_the_groups_are_made_with_their_permissions_even_where_there_are_none_yet() -> None:
     Permission.objects.all().delete()
     Group.objects.all().delete()
     try:
         for _ in range(2):
-            make_group()
-            (group,) = Group.objects.all()
-            codenames = sorted(group.permissions.values_list("codename", flat=True))
-            assert codenames == sorted(set(codenames))
-            assert len(codenames) == 13
-            assert {name for name in codenames if not name.startswith("view_")} == {"work_on_reviews"}
+            make_groups()
+            made = {g.name: list(g.permissions.values_list("codename", flat=True)) for g in Group.objects.all()}
+            beyond_looking = {name: {c for c in codes if not c.startswith("view_")} for name, codes in made.items()}
+            assert all(len(codes) == len(set(codes)) for codes in made.values())
+            support = {"work_on_reviews", "switch_endpoint"}
+            operator = support | {"change_tradeevent", "change_rejectedevent", "change_breaker", "add_proofrun"}
+            assert beyond_looking == {"Support": support, "Operator": operator}
+            assert len(made["Support"]) == 16
     finally:
         call_command("migrate", verbosity=0)  # Makes the permissions that other tests look for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.core.exceptions import ImproperlyConfigured
 
+from delivery import outcomes
+from delivery.channels.base import Outcome, Result
 from delivery.channels.credentials import CREDENTIALS
 from delivery.channels.policy import DEFAULT_POLICIES, ChannelPolicy, backoff_seconds
 from delivery.channels.registry import configured_channels
@@ -31,6 +34,26 @@ def test_what_the_vendor_asks_for_outranks_the_formula() -> None:
     policy = ChannelPolicy(retry_base_seconds=10)
     assert backoff_seconds(policy, 3, 0.35, Random(1)) == 0.35
     assert backoff_seconds(policy, 3, 900.0, Random(1)) == 900.0
+
+
+@pytest.mark.parametrize(("earlier", "longest"), [(0, 2), (1, 4), (4, 32), (20, 300)])
+def test_429s_without_a_retry_after_wait_longer_each_time_though_they_spend_no_attempt(
+    earlier: int, longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = ChannelPolicy(retry_base_seconds=1, retry_cap_seconds=300)
+    monkeypatch.setattr(outcomes, "_random", Random(7))
+    at = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+    row = {"_id": 1, "expires_at": at + timedelta(days=1)}
+    log = [{"outcome": outcome} for outcome in ("throttled", "retry", *["throttled"] * earlier)]
+    delivery = {"attempts": 1, "attempt_log": log}
+    throttled = Result(Outcome.THROTTLED, code="TooManyRequests")
+
+    patches = [outcomes.patch_for(row, delivery, throttled, policy, True, at) for _ in range(500)]
+
+    waits = [(patch.fields["next_attempt_at"] - at).total_seconds() for patch in patches]
+    assert {patch.spent for patch in patches} == {0}
+    assert min(waits) >= 1
+    assert longest * 0.9 < max(waits) <= 1 + longest + 0.001
 
 
 def test_every_vendor_has_a_policy_and_waits_as_documented() -> None:

@@ -795,6 +795,7 @@ def test_killed_vendors_come_back_on_the_same_ports_and_remember(tmp_path: Path)
         caller = Caller(before)
         key = str(uuid4())
         first = caller.onesignal(idempotency_key=key)
+        caller.onesignal(idempotency_key=key)
         caller.sms()
         channel = caller.bot("/users/@me/channels", {"recipient_id": USER}).json["id"]
 
@@ -804,7 +805,9 @@ def test_killed_vendors_come_back_on_the_same_ports_and_remember(tmp_path: Path)
         running.start()
 
         assert running.env == before
+        assert running.sandbox.stats("onesignal")["replays"] == 1
         assert caller.onesignal(idempotency_key=key).json["id"] == first.json["id"]
+        assert running.sandbox.stats("onesignal")["replays"] == 2
         assert caller.sms().status == 201
         assert running.sandbox.stats("twilio")["duplicates"] == 1
         assert caller.bot(f"/channels/{channel}/messages", {"content": "hello"}).status == 200

@@ -34,7 +34,11 @@ class Vendor(Channel):
     """A channel as far as a gate knows it; nothing is sent in these tests."""
 
     name = Name.FCM
-    account = "shop"
+    account = ""
+
+    def __init__(self, policy: ChannelPolicy, account: str) -> None:
+        super().__init__(policy)
+        self.account = account
 
     def keyed(self, message: Any) -> bool:
         raise AssertionError("A gate looks at no message.")
@@ -45,13 +49,13 @@ class Vendor(Channel):
 class Worker:
     """One process's gate and watch."""
 
-    def __init__(self, client: async_redis.Redis, name: str, policy: ChannelPolicy, threads: int) -> None:
-        self.shared = Shared(client, [NAME], name)
+    def __init__(self, client: async_redis.Redis, name: str, policy: ChannelPolicy, threads: int, account: str) -> None:
+        self.shared = Shared(client, [f"fcm:{account}"], name)
         rate = policy.rate_per_second
         self.changes: list[tuple[BreakerStatus, BreakerStatus]] = []
         self.forced: dict[str, BreakerStatus] = {}
         limit = RateLimit(client, NAME, rate) if rate else None
-        self.gate = Gate(Vendor(policy), self.shared, limit, threads, PAUSE, self._journal)
+        self.gate = Gate(Vendor(policy, account), self.shared, limit, threads, PAUSE, self._journal)
         self.watch = Watch([self.gate], self.shared, lambda: self.forced)
 
     def _journal(self, channel: Channel, before: State, after: State) -> None:
@@ -81,9 +85,9 @@ async def workers(server: PrivateRedis, settings: Any) -> AsyncIterator[Workers]
     server.client.flushall()
     clients: list[async_redis.Redis] = []
 
-    def make(threads: int = 8, **policy: Any) -> Worker:
+    def make(threads: int = 8, account: str = "shop", **policy: Any) -> Worker:
         clients.append(connect())
-        return Worker(clients[-1], f"worker {len(clients)}", ChannelPolicy(**policy), threads)
+        return Worker(clients[-1], f"worker {len(clients)}", ChannelPolicy(**policy), threads, account)
 
     yield make
     for client in clients:
@@ -106,6 +110,31 @@ async def open_breaker(worker: Worker) -> None:
 
 async def pause_over(worker: Worker) -> None:
     await asyncio.sleep(max(0.0, worker.gate.state.probe_at - time.time()) + 0.01)
+
+
+REFUSED = [Result(Outcome.MISCONFIGURED, code="UNAUTHENTICATED", message="Google refused our access token")]
+
+
+async def test_refused_credential_opens_the_breaker_of_all_workers_and_one_of_them_says_so(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = workers(), workers()
+    await asyncio.gather(*(worker.gate.trip_if_refused(REFUSED) for worker in (one, two) for _ in range(3)))
+
+    assert [w.gate.status for w in (one, two)] == [BreakerStatus.OPEN] * 2
+    assert len(one.changes + two.changes) == 1
+    assert [r.levelname for r in caplog.records if "does not take our set-up" in r.getMessage()] == ["ERROR"]
+    assert one.gate.state == two.gate.state, "Whoever comes second puts the probe off no further."
+
+
+async def test_another_accounts_breaker_starts_closed(workers: Workers) -> None:
+    retired, current = workers(account="shop"), workers(account="another shop")
+    await open_breaker(retired)
+    await current.watch.step()
+    assert current.gate.status is BreakerStatus.CLOSED
+    assert isinstance(await current.admit(), Permit)
+    states = {name: state.status for name, state in live_states(["fcm:shop", "fcm:another shop"]).items()}
+    assert states == {"fcm:shop": BreakerStatus.OPEN, "fcm:another shop": BreakerStatus.CLOSED}
 
 
 # --- The breaker ------------------------------------------------------------------------------------------------------

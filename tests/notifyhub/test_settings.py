@@ -19,9 +19,12 @@ POLICY_SETTINGS = (
     "RETRY_CAP_SECONDS",
     "MAX_ATTEMPTS",
     "TIMEOUT_SECONDS",
+    "CONNECT_TIMEOUT_SECONDS",
+    "READ_TIMEOUT_SECONDS",
     "SLOW_SECONDS",
     "CONCURRENCY",
     "RATE_PER_SECOND",
+    "IN_DOUBT",
 )
 
 
@@ -155,6 +158,8 @@ def test_example_file_names_every_setting() -> None:
     assert read - named == set()
     for setting in POLICY_SETTINGS:
         assert f"*_{setting}" in example
+    per_channel = set(re.findall(r"name\.upper\(\)\}_([A-Z_]+)", source))
+    assert per_channel == set(POLICY_SETTINGS)
 
 
 def test_channel_policies_come_from_their_settings() -> None:
@@ -163,6 +168,16 @@ def test_channel_policies_come_from_their_settings() -> None:
     ended = run("manage.py", "shell", "-v", "0", "-c", script, FCM_MAX_ATTEMPTS="3", FCM_TIMEOUT_SECONDS="2.5")
     assert ended.stdout.split() == ["3", "2.5"]
     assert set(DEFAULT_POLICIES) == {"apns", "fcm", "sms", "discord", "onesignal"}
+
+
+@pytest.mark.parametrize(("value", "resends"), [("review", False), ("resend", True), (None, True)])
+def test_what_follows_a_doubt_is_a_setting_of_each_channel(value: str | None, resends: bool) -> None:
+    script = (
+        "from django.conf import settings; p = settings.CHANNEL_POLICIES;"
+        "print(p['fcm'].resend_in_doubt, p['apns'].resend_in_doubt)"
+    )
+    ended = run("manage.py", "shell", "-v", "0", "-c", script, FCM_IN_DOUBT=value)
+    assert ended.stdout.split() == [str(resends), "True"]
 
 
 def test_check_says_which_channels_are_off_and_other_commands_do_not() -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis import asyncio as async_redis
 
 from delivery.breakers import breaker_id, force_breaker
 from delivery.choices import BreakerStatus
@@ -142,6 +143,24 @@ def test_forced_open_by_staff_stops_a_healthy_channel_until_it_is_left_to_itself
     ]
 
 
+def test_batch_of_200_sends_asks_redis_a_few_times_and_not_per_send(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    execute = async_redis.Redis.execute_command
+
+    def count(self: async_redis.Redis, *args: Any, **options: Any) -> Any:
+        asked.append(str(args[0]))
+        return execute(self, *args, **options)
+
+    event, _ = audience(200)
+    monkeypatch.setattr(async_redis.Redis, "execute_command", count)
+    world.deliver_once()
+
+    assert Counter(d["state"] for d in deliveries(event)) == {"sent": 200}
+    assert 0 < len(asked) < 50, "The gates' exchanges four times a second, and the turn under FCM's rate."
+
+
 # --- Limits -----------------------------------------------------------------------------------------------------------
 def test_webhook_whose_bucket_is_empty_is_left_alone_until_it_fills(vendors: Sandbox) -> None:
     vendors.behave("discord", bucket_limit=1, bucket_seconds=30)
@@ -168,6 +187,52 @@ def test_attempt_never_comes_before_its_retry_after(vendors: Sandbox) -> None:
     world.deliver_once()
     (waiting,) = deliveries(event, "onesignal")
     assert waiting["next_attempt_at"] >= before.replace(tzinfo=None) + timedelta(seconds=7)
+
+
+# --- Our own set-up ---------------------------------------------------------------------------------------------------
+def told_of_the_set_up(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.levelname for record in caplog.records if "does not take our set-up" in record.getMessage()]
+
+
+def test_revoked_credential_opens_the_breaker_with_the_first_alert_and_is_told_once(
+    vendors: Sandbox, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.BREAKER_PAUSE_SECONDS = 60.0
+    vendors.behave("twilio", rules=[{"match": {}, "code": "auth"}])
+    event, _ = audience(1, "sms")
+    world.deliver_once()
+
+    assert Breaker.objects.get(channel="sms").status == "open"
+    (change,) = collection(BreakerChange).find()
+    assert change["reason"].startswith("20003: Twilio refused our account")
+    assert told_of_the_set_up(caplog) == ["ERROR"]
+    later, _ = audience(1, "sms")
+    world.deliver_once()
+    assert [(d["state"], d["attempts"]) for d in deliveries(event, "sms")] == [("queued", 1)]
+    assert [(d["state"], d["attempts"]) for d in deliveries(later, "sms")] == [("queued", 0)]
+    assert told_of_the_set_up(caplog) == ["ERROR"]
+
+
+def test_refusal_of_one_alert_among_accepted_alerts_is_no_revoked_credential(
+    vendors: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    trader = world.make_trader()
+    refused, *_others = [world.make_follower(trader, "onesignal") for _ in range(5)]
+    address = Endpoint.objects.get(follower=refused).address
+    vendors.behave("onesignal", rules=[{"match": {"address": address}, "code": "auth"}])
+    world.fan_out(world.trade(trader))
+    world.deliver_once()
+    assert Breaker.objects.get(channel="onesignal").status == "closed"
+    assert told_of_the_set_up(caplog) == []
+
+
+def test_what_is_about_some_addresses_only_opens_nothing(vendors: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    vendors.behave("fcm", rules=[{"match": {}, "status": 401, "code": "THIRD_PARTY_AUTH_ERROR"}])
+    event, _ = audience(AUDIENCE)
+    world.deliver_once()
+    assert {(d["state"], d["error_code"]) for d in deliveries(event)} == {("queued", "THIRD_PARTY_AUTH_ERROR")}
+    assert Breaker.objects.get(channel="fcm").status == "closed"
+    assert told_of_the_set_up(caplog) == []
 
 
 # --- Policies ---------------------------------------------------------------------------------------------------------
@@ -197,6 +262,26 @@ def test_wave_of_dead_addresses_without_a_success_deactivates_nobody(vendors: Sa
     assert Endpoint.objects.filter(active=False).count() == 0
     assert {(d["state"], d["error_code"]) for d in deliveries(event, "apns")} == {("queued", "BadDeviceToken")}
     assert Breaker.objects.get(channel="apns").status == "open"
+
+
+def test_wave_that_comes_in_small_batches_deactivates_nobody_either(
+    vendors: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    longer_ago = world.add_endpoint("apns", follower=world.make_follower(world.make_trader()))
+    by_hand = world.add_endpoint("apns", follower=world.make_follower(world.make_trader()))
+    for endpoint, reason, seconds in ((longer_ago, "BadDeviceToken", 61), (by_hand, "support", 0)):
+        at = clock.now() - timedelta(seconds=seconds)
+        Endpoint.objects.filter(pk=endpoint.pk).update(active=False, deactivated_reason=reason, deactivated_at=at)
+    vendors.behave("apns", rules=[{"match": {}, "status": 400, "code": "BadDeviceToken"}])
+    events = [audience(6, "apns")[0] for _ in range(4)]
+
+    world.deliver_once()
+
+    assert set(Endpoint.objects.filter(active=False).values_list("pk", flat=True)) == {longer_ago.pk, by_hand.pk}
+    assert Endpoint.objects.filter(active=True).exclude(deactivated_reason="", deactivated_at=None).count() == 0
+    states = Counter(d["state"] for event in events for d in deliveries(event, "apns"))
+    assert states == {"failed": 18, "queued": 6}
+    assert [r.levelname for r in caplog.records if "active again" in r.getMessage()] == ["WARNING"]
 
 
 def test_bad_tokens_among_good_ones_are_dead(vendors: Sandbox) -> None:
