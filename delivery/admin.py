@@ -1,12 +1,13 @@
-"""The admin of batches, and what a person can set going again: a failed fan-out."""
+"""The admin of batches, and of trades with their fan-out."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from delivery import (  # noqa: F401  They register their own pages.
@@ -19,9 +20,9 @@ from delivery import (  # noqa: F401  They register their own pages.
     admin_timeline,
     admin_updates,
 )
+from delivery.admin_rerun import RerunnableAdmin
 from delivery.choices import BatchKind
 from delivery.models import Batch
-from delivery.operations import rerun_fan_out
 from delivery.statements import batches_by_id, shard_batch_id
 from followers import clock
 from followers.admin_base import (
@@ -37,13 +38,13 @@ from followers.admin_base import (
     once_per_page,
     table,
 )
-from followers.admin_history import note_changes
 from followers.choices import Channel
 from notifications.admin_events import TradeEventAdmin
 from notifications.admin_outcomes import channel_table, progress_line
-from notifications.admin_tables import labelled
-from notifications.choices import FanOutState, Priority
+from notifications.admin_tables import event_link, labelled
+from notifications.choices import Kind, Priority
 from notifications.models import Notification, TradeEvent
+from notifications.update_events import stored_update
 
 
 def batch_state(finished: bool, token: str | None, waits: bool) -> SafeString:
@@ -56,8 +57,7 @@ def batch_state(finished: bool, token: str | None, waits: bool) -> SafeString:
 
 
 @admin.register(TradeEvent)
-class FannedOutEventAdmin(TradeEventAdmin):
-    actions = ("run_again",)
+class FannedOutEventAdmin(RerunnableAdmin, TradeEventAdmin):
     fieldsets = (
         *TradeEventAdmin.fieldsets[:1],
         ("Fan-out", {"fields": ("shards_done_", "shard_table")}),
@@ -71,21 +71,6 @@ class FannedOutEventAdmin(TradeEventAdmin):
     @once_per_page
     def timeline(self, event: TradeEvent) -> SafeString:
         return admin_timeline.event_timeline(event)
-
-    def has_rerun_permission(self, request: HttpRequest) -> bool:
-        user: Any = request.user
-        return bool(user.has_perm("notifications.change_tradeevent"))
-
-    @admin.action(description="Run the fan-out again", permissions=["rerun"])
-    def run_again(self, request: HttpRequest, queryset: QuerySet[TradeEvent]) -> None:
-        failed = list(queryset.filter(state=FanOutState.FAILED).order_by().values_list("pk", "external_id"))
-        if not failed:
-            self.message_user(request, "None of the chosen events has failed.", messages.WARNING)
-            return
-        for event_pk, external_id in failed:
-            shards = rerun_fan_out(event_pk)
-            note_changes(request, TradeEvent, {event_pk: external_id}, f"Fan-out run again: {shards} shards.")
-            self.message_user(request, f"{external_id}: {shards} shards run again within seconds.", messages.SUCCESS)
 
     @admin.display(description="Progress")
     def shards_done_(self, event: TradeEvent) -> SafeString:
@@ -206,7 +191,10 @@ class BatchAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="Event")
     def event_link(self, batch: Batch) -> SafeString:
-        return link(TradeEvent, batch.event, batch.event or EMPTY)
+        if batch.event is None:
+            return format_html("{}", EMPTY)
+        kind = Kind.TRADE_ALERT if stored_update(batch.event) is None else Kind.UPDATE
+        return event_link(batch.event, kind, batch.event)
 
     @admin.display(description="Made by the shard")
     def shard_link(self, batch: Batch) -> SafeString:

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from delivery.admin_test_alert import TestAlertMixin, may_send_test_alert
 from delivery.explanations import explain
 from delivery.why_not import Answer, Cause, what_became, why
 from followers import clock
@@ -20,9 +21,9 @@ from followers.admin_base import link, list_link, moment, object_id, once_per_pa
 from followers.choices import Channel
 from followers.models import Follower
 from followers.mongo import collection, durably
-from notifications.admin_tables import labelled
-from notifications.choices import DeliveryState, NotificationState
-from notifications.models import Notification, TradeEvent
+from notifications.admin_tables import event_link, labelled
+from notifications.choices import DeliveryState, Kind, NotificationState
+from notifications.models import Notification
 
 Document = dict[str, Any]
 
@@ -34,13 +35,13 @@ UNSENT = frozenset({
     DeliveryState.SKIPPED, DeliveryState.EXPIRED, DeliveryState.CANCELLED, DeliveryState.FAILED, DeliveryState.UNKNOWN,
 })  # fmt: skip
 _FIELDS = {
-    "event_id": 1, "event_key": 1, "created_at": 1, "side": 1, "symbol": 1, "action": 1, "state": 1,
-    "sizing.reason": 1, "deliveries.channel": 1, "deliveries.state": 1, "deliveries.error_code": 1,
+    "event_id": 1, "event_key": 1, "kind": 1, "created_at": 1, "side": 1, "symbol": 1, "action": 1, "state": 1,
+    "words.title": 1, "sizing.reason": 1, "deliveries.channel": 1, "deliveries.state": 1, "deliveries.error_code": 1,
 }  # fmt: skip
 
 
 @admin.register(Follower)
-class FollowerStoryAdmin(FollowerAdmin):
+class FollowerStoryAdmin(TestAlertMixin, FollowerAdmin):
     change_form_outer_before_template = "admin/follower_question.html"
     fieldsets = (
         FollowerAdmin.fieldsets[0],
@@ -53,10 +54,14 @@ class FollowerStoryAdmin(FollowerAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Document | None = None
     ) -> HttpResponse:
-        """With `?trade=` the page also answers what became of that trade for this follower."""
+        """With `?trade=` the page also answers what became of that trade, or update, for this follower."""
         term = request.GET.get("trade", "").strip()[:128]
-        asked = {"trade": term, "answer": _answered(object_id, term) if term else None}
-        return super().change_view(request, object_id, form_url, {**asked, **(extra_context or {})})
+        shown = {
+            "trade": term,
+            "answer": _answered(object_id, term) if term else None,
+            "may_test": may_send_test_alert(request),
+        }
+        return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
     @admin.display(description=f"The newest {ALERTS_SHOWN}")
     @once_per_page
@@ -65,7 +70,7 @@ class FollowerStoryAdmin(FollowerAdmin):
         return format_html(
             '<div class="flex flex-col gap-2 w-full">{}<span>{}</span></div>',
             table(
-                ("Created", "Trade", "State", "What happened", ""),
+                ("Created", "About", "State", "What happened", ""),
                 (_alert_cells(alert) for alert in newest_alerts(follower, ALERTS_SHOWN)),
             ),
             every,
@@ -110,19 +115,24 @@ def unsent(alerts: Iterable[Document]) -> list[tuple[object, ...]]:
 
 def _unsent_in(alert: Document) -> list[tuple[str, str]]:
     if not alert["deliveries"]:
-        return [("", (alert["sizing"] or {}).get("reason") or "")]
+        return [("", (alert.get("sizing") or {}).get("reason") or "")]
     return [(d["channel"], d["error_code"]) for d in alert["deliveries"] if d["state"] in UNSENT]
 
 
 def _alert_cells(alert: Document) -> tuple[object, ...]:
-    trade = " ".join(filter(None, (alert["side"], alert["symbol"], alert["action"] and f"({alert['action']})")))
     return (
         moment(clock.as_utc(alert["created_at"])),
-        link(TradeEvent, alert["event_id"], trade),
+        event_link(alert["event_id"], alert["kind"], _about(alert)),
         labelled(NotificationState, alert["state"]),
         _sentences(what_became(alert)),
         link(Notification, alert["_id"], "Timeline"),
     )
+
+
+def _about(alert: Document) -> str:
+    if alert["kind"] == Kind.UPDATE:
+        return str(alert["words"]["title"])
+    return " ".join(filter(None, (alert["side"], alert["symbol"], alert["action"] and f"({alert['action']})")))
 
 
 def _sentences(words: Iterable[str]) -> SafeString:
@@ -147,7 +157,7 @@ def _links(answer: Answer) -> Iterable[SafeString]:
     if answer.alert is not None:
         yield link(Notification, answer.alert, "Its timeline")
     if answer.event is not None:
-        yield link(TradeEvent, answer.event, "The trade")
+        yield event_link(answer.event, answer.kind, "The update" if answer.kind is Kind.UPDATE else "The trade")
     if answer.cause is Cause.NO_TRADE:
         url = reverse("admin:notifications_rejectedevent_changelist")
         yield format_html('<a class="text-primary-600 dark:text-primary-500" href="{}">Rejected messages</a>', url)

@@ -40,9 +40,9 @@ from followers.admin_base import (
 )
 from followers.admin_endpoints import masked_addresses
 from notifications.admin import follower_pk
-from notifications.admin_tables import labelled
+from notifications.admin_tables import event_link, labelled
 from notifications.choices import DeliveryState, Priority, ReviewReason
-from notifications.models import Notification, TradeEvent
+from notifications.models import Notification
 from notifications.statements import event_id
 
 RETRY_MATCHING = "delivery_reviewitem_retry_matching"
@@ -305,7 +305,8 @@ class ReviewItemAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="Event")
     def event_link(self, item: ReviewItem) -> SafeString:
-        return link(TradeEvent, item.event_id, item.event_key)  # type: ignore[attr-defined]
+        alert: Any = item
+        return event_link(alert.event_id, alert.kind, alert.event_key)
 
     @admin.display(description="Follower")
     def follower_link(self, item: ReviewItem) -> SafeString:

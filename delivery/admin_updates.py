@@ -1,4 +1,4 @@
-"""The admin of general updates: what was published, to whom, and how far it has come. For reading only."""
+"""The admin of general updates: what was published, to whom, and how far it has come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from django.contrib import admin
 from django.db.models import Q
 from django.utils.safestring import SafeString
 
-from followers.admin_base import ReadOnlyModelAdmin, list_link, moment_column
+from delivery.admin_rerun import RerunnableAdmin
+from followers.admin_base import list_link, moment_column
 from notifications.admin_tables import outcome_table, state_badge
 from notifications.choices import FanOutState
 from notifications.models import Notification, Update
@@ -14,7 +15,7 @@ from notifications.update_events import update_id
 
 
 @admin.register(Update)
-class UpdateAdmin(ReadOnlyModelAdmin):
+class UpdateAdmin(RerunnableAdmin):
     list_display = ("external_id", "received", "title", "audience", "progress", "is_test", "published_by")
     ordering = ("-received_at", "-id")
     search_fields = ("external_id",)

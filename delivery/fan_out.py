@@ -232,7 +232,9 @@ def _push(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]]) -> 
         return
     try:
         with tracer().step(Step.PUSH, entries=len(entries), removed=len(removed)):
-            push_alerts(entries, removed)
+            frames = push_alerts(entries, removed)
+        if entries:
+            logger.info("Pushed.", entries=len(entries), frames=frames)
     except Exception:
         logger.exception("The live push failed; sockets catch up from the inbox.")
 

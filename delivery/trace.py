@@ -13,7 +13,7 @@ from bson.errors import InvalidId
 
 from followers.choices import Channel
 from followers.models import Endpoint, Follower
-from followers.mongo import collection
+from followers.mongo import collection, durably
 from notifications.choices import AckEvent
 from notifications.models import InAppEntry, Notification, TradeEvent, Update
 from notifications.rendering import plain
@@ -50,21 +50,42 @@ def paths(identifier: str) -> list[Path]:
 
     Raises NothingFoundError. Index: all by _id; tradeevent and update (correlation_id).
     """
+    found = events_called(identifier)
+    if found:
+        return [event_path(one) for one in found]
+    alert = alert_called(identifier)
+    if alert is None:
+        raise NothingFoundError(f"No event, update, alert or correlation id {identifier!r} is stored.")
+    return [alert_path(alert, event(alert["event_id"]))]
+
+
+def events_called(identifier: str) -> list[Document]:
+    """The trade or the general update of this id, else those of this correlation id, trades first.
+
+    Index: both by _id and (correlation_id).
+    """
     found = event(event_id(identifier)) or event(update_id(identifier.removeprefix(KEY_PREFIX)))
     if found is not None:
-        return [event_path(found)]
-    alert = collection(Notification).find_one({"_id": _object_id(identifier)}) if _object_id(identifier) else None
-    if alert is not None:
-        return [alert_path(alert, event(alert["event_id"]))]
+        return [found]
     of_trades, of_updates = (_correlated(model, identifier) for model in (TradeEvent, Update))
-    correlated = [*of_trades, *map(as_event, of_updates)]
-    if not correlated:
-        raise NothingFoundError(f"No event, update, alert or correlation id {identifier!r} is stored.")
-    return [event_path(one) for one in correlated]
+    return [*of_trades, *map(as_event, of_updates)]
+
+
+def alert_called(identifier: str) -> Document | None:
+    """The alert of this id. Index: notification _id."""
+    try:
+        pk = ObjectId(identifier)
+    except InvalidId:
+        return None
+    return durably(lambda: collection(Notification).find_one({"_id": pk}))
 
 
 def _correlated(model: type[TradeEvent | Update], correlation_id: str) -> list[Document]:
-    return list(collection(model).find({"correlation_id": correlation_id}).sort("received_at", 1).limit(100))
+    found = collection(model).find({"correlation_id": correlation_id})
+    return durably(lambda: list(found.clone().sort("received_at", 1).limit(CORRELATED_MAX)))
+
+
+CORRELATED_MAX = 100
 
 
 def event_path(event: Document) -> Path:
@@ -72,7 +93,7 @@ def event_path(event: Document) -> Path:
     outcomes: Counter[str] = Counter()
     for row in notifications_of(event["_id"], {"state": 1, "sizing.reason": 1, "deliveries": 1}):
         if not row["deliveries"]:
-            outcomes[f"alert skipped ({(row['sizing'] or {}).get('reason', '')})"] += 1
+            outcomes[f"alert skipped ({(row.get('sizing') or {}).get('reason', '')})"] += 1
         for delivery in row["deliveries"]:
             outcomes[_outcome(delivery)] += 1
     facts = {
@@ -190,10 +211,3 @@ def _fan_out_state(event: Document) -> str:
         if event["fanned_out_at"]
         else f"{event['state']}, {len(event['shards_done'])} of {event['shards']} shards"
     )
-
-
-def _object_id(text: str) -> ObjectId | None:
-    try:
-        return ObjectId(text)
-    except InvalidId:
-        return None

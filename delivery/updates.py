@@ -54,7 +54,7 @@ class Draft:
     followers: Sequence[str] = ()  # External ids, at most FOLLOWERS_MAX.
     is_test: bool = False
     published_by: str = ""
-    correlation_id: str = ""  # Empty = a new one.
+    correlation_id: str = ""  # Empty = that of the request it comes with, else a new one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _document(draft: Draft, now: datetime) -> Document:
         "received_at": now,
         "expires_at": now + timedelta(seconds=validity_rules().update_seconds),
         "priority": Priority.NORMAL.value,
-        "correlation_id": draft.correlation_id or secrets.token_hex(16),
+        "correlation_id": draft.correlation_id or _of_the_request() or secrets.token_hex(16),
         "traceparent": tracer().current_traceparent(),
         "state": (FanOutState.DONE if nobody else FanOutState.PENDING).value,
         "shards": _shard_count(trader, len(known)),
@@ -143,6 +143,11 @@ def _document(draft: Draft, now: datetime) -> Document:
         "fanned_out_at": now if nobody else None,
         "alerts_pruned_at": None,
     }
+
+
+def _of_the_request() -> str:
+    """The correlation id that every log line of the present request has (notifyhub/correlation.py); empty = none."""
+    return str(structlog.contextvars.get_contextvars().get("correlation_id", ""))
 
 
 def _trader(external_id: str) -> Document:

@@ -1,4 +1,4 @@
-"""Why a follower did, or did not, get the alert of one trade: the question that support is asked most."""
+"""Why a follower did, or did not, get the alert of one trade or general update: what support is asked most."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from bson import ObjectId
-from bson.errors import InvalidId
 
 from delivery.explanations import STATES, explain
+from delivery.trace import alert_called, events_called
 from followers import clock
 from followers.admin_base import moment
 from followers.choices import Channel
 from followers.models import Follow, Follower
 from followers.mongo import collection, durably
-from notifications.choices import DeliveryState, FanOutState
-from notifications.models import Notification, TradeEvent
-from notifications.statements import event_id, notification_id
+from notifications.choices import DeliveryState, FanOutState, Kind
+from notifications.models import Notification
+from notifications.statements import event, notification_id
+from notifications.update_events import is_update
 
 Document = dict[str, Any]
 
@@ -27,12 +28,13 @@ class Cause(StrEnum):
     """What an answer comes down to."""
 
     THERE = "there"  # There is an alert; it says itself what became of it.
-    NO_TRADE = "no_trade"  # Nothing of that name was taken in.
+    NO_TRADE = "no_trade"  # Nothing of that name was taken in, or published.
     UNKNOWN_TRADER = "unknown_trader"
     TOO_OLD = "too_old"  # The trade's validity was over when it came.
     NEVER_FOLLOWED = "never_followed"
     FOLLOWED_LATER = "followed_later"
     FOLLOWED_NO_MORE = "followed_no_more"
+    NOT_NAMED = "not_named"  # A general update to other followers.
     UNDER_WAY = "under_way"  # The fan-out has not come to this follower yet.
     FAN_OUT_FAILED = "fan_out_failed"
     REMOVED = "removed"  # Its time in the database is over.
@@ -46,34 +48,53 @@ class Answer(NamedTuple):
     words: list[str]
     event: ObjectId | None = None
     alert: ObjectId | None = None
+    kind: Kind = Kind.TRADE_ALERT  # What the event is.
 
 
 def why(follower: Follower, term: str) -> Answer:
-    """What became of a trade for this follower.
+    """What became of a trade, or of a general update, for this follower.
 
     Parameters:
-      term: The trade's event id or correlation id, or the id of an alert.
+      term: Its id or correlation id, or the id of an alert of it. Of several with one correlation id it is one
+        that this follower has an alert of.
 
-    Indexes: tradeevent _id, (correlation_id); notification _id; follow (trader_id, follower_id).
+    Indexes: those of `events_called`; notification _id; follow (trader_id, follower_id).
     """
-    found = _event(term)
-    if found is None:
+    called = _called(term)
+    if not called:
         return Answer(Cause.NO_TRADE, [
-            f"No trade {term!r} was taken in. If the engine has sent it, look among the rejected messages, "
-            "and whether consume_trades is behind."
+            f"No trade and no general update {term!r} was taken in. If the engine has sent it, look among the rejected "
+            "messages, and whether consume_trades is behind."
         ])  # fmt: skip
-    alert_id = notification_id(clock.as_utc(found["executed_at"]), found["external_id"], follower.pk)
-    alert = durably(lambda: collection(Notification).find_one({"_id": alert_id}))
+    by_alert = {_alert_id(one, follower): one for one in called}
+    alert = durably(lambda: collection(Notification).find_one({"_id": {"$in": list(by_alert)}}))
     if alert is not None:
-        return Answer(Cause.THERE, what_became(alert), found["_id"], alert_id)
-    cause, words = _without(follower, found)
-    return Answer(cause, [words], found["_id"])
+        found = by_alert[alert["_id"]]
+        return Answer(Cause.THERE, what_became(alert), found["_id"], alert["_id"], _kind(found))
+    cause, words = _without(follower, called[0])
+    return Answer(cause, [words], called[0]["_id"], kind=_kind(called[0]))
+
+
+def _called(term: str) -> list[Document]:
+    if called := events_called(term):
+        return called
+    alert = alert_called(term)
+    of_alert = event(alert["event_id"]) if alert else None
+    return [of_alert] if of_alert else []
+
+
+def _alert_id(event: Document, follower: Follower) -> ObjectId:
+    return notification_id(clock.as_utc(event["executed_at"]), event["external_id"], follower.pk)
+
+
+def _kind(event: Document) -> Kind:
+    return Kind.UPDATE if is_update(event) else Kind.TRADE_ALERT
 
 
 def what_became(alert: Document) -> list[str]:
     """A stored alert in sentences."""
     deliveries = [(d["channel"], d["state"], d["error_code"]) for d in alert["deliveries"]]
-    return in_sentences(deliveries, (alert["sizing"] or {}).get("reason") or "")
+    return in_sentences(deliveries, (alert.get("sizing") or {}).get("reason") or "")
 
 
 def in_sentences(deliveries: Sequence[tuple[str, str, str]], reason: str) -> list[str]:
@@ -91,23 +112,25 @@ def delivery_in_words(channel: str, state: str, code: str) -> str:
     return f"{name}: {STATES[state]}" + (f" {explain(channel, code).what}" if code else "")
 
 
-def _event(term: str) -> Document | None:
-    events = collection(TradeEvent)
-    found = durably(lambda: events.find_one({"_id": event_id(term)}) or events.find_one({"correlation_id": term}))
-    if found is not None or (pk := _object_id(term)) is None:
-        return found
-    alert = durably(lambda: collection(Notification).find_one({"_id": pk}, {"event_id": 1}))
-    return durably(lambda: events.find_one({"_id": alert["event_id"]})) if alert else None
-
-
 def _without(follower: Follower, event: Document) -> tuple[Cause, str]:
     """Why there is no alert, the surest cause first."""
-    who, trader = follower.external_id, event["trader_external_id"]
+    who = follower.external_id
     if event["trader_id"] is None:
-        return Cause.UNKNOWN_TRADER, f"The trader {trader} is not known here, so that nobody follows them."
+        if not is_update(event):
+            trader = event["trader_external_id"]
+            return Cause.UNKNOWN_TRADER, f"The trader {trader} is not known here, so that nobody follows them."
+        if follower.pk not in event["follower_ids"]:
+            return Cause.NOT_NAMED, f"This update was published to others: {who} is not among them."
+        return _owed(event, who)
     if event["state"] == FanOutState.EXPIRED:
         received, over = _shown(event["received_at"]), _shown(event["expires_at"])
         return Cause.TOO_OLD, f"The trade came at {received}, and was worth acting on until {over}: nobody was told."
+    return _unfollowed(event, follower) or _owed(event, who)
+
+
+def _unfollowed(event: Document, follower: Follower) -> tuple[Cause, str] | None:
+    """Why the follower was not among the trader's when it happened; None = they were."""
+    who, trader, what = follower.external_id, event["trader_external_id"], _what(event)
     query = {"trader_id": event["trader_id"], "follower_id": follower.pk}
     follow = durably(lambda: collection(Follow).find_one(query))
     if follow is None:
@@ -115,22 +138,26 @@ def _without(follower: Follower, event: Document) -> tuple[Cause, str]:
     if follow["since"] > event["received_at"]:
         return (
             Cause.FOLLOWED_LATER,
-            f"{who} follows {trader} since {_shown(follow['since'])}; the trade had come at "
+            f"{who} follows {trader} since {_shown(follow['since'])}; the {what} had come at "
             f"{_shown(event['received_at'])}.",
         )
     if follow["ended_at"] is not None and follow["ended_at"] <= (event["fanned_out_at"] or event["received_at"]):
         return Cause.FOLLOWED_NO_MORE, f"{who} had stopped following {trader} at {_shown(follow['ended_at'])}."
-    return _owed(event, who)
+    return None
 
 
 def _owed(event: Document, who: str) -> tuple[Cause, str]:
+    what = _what(event)
     if event["state"] == FanOutState.FAILED:
-        return Cause.FAN_OUT_FAILED, "The fan-out of this trade has failed in part. Run it again from the trade's page."
+        return (
+            Cause.FAN_OUT_FAILED,
+            f"The fan-out of this {what} has failed in part. Tick it in its list, and run it again.",
+        )
     if event["state"] == FanOutState.PENDING:
         done = f"{len(event['shards_done'])} of {event['shards']} shards are done"
         return Cause.UNDER_WAY, f"The fan-out is still under way ({done}); the alert may be written any moment."
     if event.get("alerts_pruned_at"):
-        return Cause.REMOVED, "The trade's alerts have been removed, as the retention settings say. There was one."
+        return Cause.REMOVED, f"The {what}'s alerts have been removed, as the retention settings say. There was one."
     return Cause.MISSING, f"{who} was owed an alert, and none is stored. Run a proof, and tell the operators."
 
 
@@ -138,8 +165,5 @@ def _shown(at: datetime) -> str:
     return moment(clock.as_utc(at))
 
 
-def _object_id(text: str) -> ObjectId | None:
-    try:
-        return ObjectId(text)
-    except InvalidId:
-        return None
+def _what(event: Document) -> str:
+    return "update" if is_update(event) else "trade"

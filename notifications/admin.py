@@ -26,9 +26,9 @@ from followers.admin_base import (
 from followers.admin_endpoints import masked_addresses
 from followers.models import Follower
 from followers.mongo import collection, durably
-from notifications.admin_tables import deliveries_table, delivery_summary, labelled, sizing_list
-from notifications.choices import Kind, NotificationState, Priority
-from notifications.models import InAppEntry, Notification, TradeEvent, Update
+from notifications.admin_tables import deliveries_table, delivery_summary, event_link, labelled, sizing_list
+from notifications.choices import NotificationState, Priority
+from notifications.models import InAppEntry, Notification
 from notifications.statements import event_id
 
 RECENT_HOURS = 24
@@ -178,8 +178,8 @@ class NotificationAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="Event")
     def event_link(self, notification: Notification) -> SafeString:
-        model = Update if notification.kind == Kind.UPDATE else TradeEvent
-        return link(model, notification.event_id, notification.event_key)  # type: ignore[attr-defined]
+        alert: Any = notification
+        return event_link(alert.event_id, alert.kind, alert.event_key)
 
     @admin.display(description="Follower")
     def follower_link(self, notification: Notification) -> SafeString:

@@ -13,7 +13,7 @@ from followers.admin_base import EMPTY, badge, link, list_link, moment, plain, t
 from followers.choices import Channel
 from followers.models import Endpoint
 from followers.mongo import collection, durably
-from notifications.choices import AckEvent, DeliveryState, FanOutState, NotificationState, Priority, Reason
+from notifications.choices import AckEvent, DeliveryState, FanOutState, Kind, NotificationState, Priority, Reason
 from notifications.models import Attempt, Delivery, Notification, Sizing, TradeEvent, Update
 from notifications.statements import EVENT_INDEX
 
@@ -49,6 +49,11 @@ def outcome_counts(event_id: ObjectId) -> dict[str, int]:
     ]
     rows = durably(lambda: list(collection(Notification).aggregate(pipeline, hint=EVENT_INDEX)))
     return {row["_id"]: row["count"] for row in rows}
+
+
+def event_link(event_id: ObjectId | None, kind: str, text: object) -> SafeString:
+    """A link to the page of a trade, or of the general update that stands where a trade does."""
+    return link(Update if kind == Kind.UPDATE else TradeEvent, event_id, text)
 
 
 def outcomes_of(event: TradeEvent | Update) -> dict[str, int]:

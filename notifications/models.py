@@ -153,6 +153,7 @@ class Update(models.Model):
 
     class Meta:
         verbose_name = "general update"
+        permissions = [("send_test_alert", "Can send a test alert to a follower")]
 
     def __str__(self) -> str:
         return f"{self.title} ({self.external_id})"

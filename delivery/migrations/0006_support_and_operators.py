@@ -1,13 +1,10 @@
-"""The groups Support and Operator, and the permissions they are made of.
-
-Permissions are made by Django when all migrations are done, but a group needs them now: they are made here, and found
-there. A group that exists keeps what an administrator has added to it.
-"""
+"""The groups Support and Operator, and the permissions they are made of."""
 
 from typing import Any
 
-from django.contrib.auth.management import create_permissions
 from django.db import migrations
+
+from delivery.groups import grant
 
 SUPPORT = {
     "followers": ("view_trader", "view_follower", "view_follow", "view_endpoint", "switch_endpoint"),
@@ -28,26 +25,7 @@ OPERATOR = {
 
 
 def make_groups(apps: Any, schema_editor: Any) -> None:
-    for label in SUPPORT:
-        config = apps.get_app_config(label)
-        # A migration's apps have no module of models, and without one no permission would be made.
-        module = getattr(config, "models_module", None)
-        config.models_module = True
-        create_permissions(config, apps=apps, verbosity=0, using=schema_editor.connection.alias)
-        config.models_module = module
-    for name, permissions in (("Support", SUPPORT), ("Operator", OPERATOR)):
-        group, _ = apps.get_model("auth", "Group").objects.get_or_create(name=name)
-        for label, codenames in permissions.items():
-            # By id: on this database a filter across a relation is a join of both collections.
-            kinds = apps.get_model("contenttypes", "ContentType").objects.filter(app_label=label)
-            found = list(
-                apps.get_model("auth", "Permission").objects.filter(
-                    content_type_id__in=list(kinds.values_list("pk", flat=True)), codename__in=codenames
-                )
-            )
-            if missing := set(codenames) - {permission.codename for permission in found}:
-                raise LookupError(f"The group {name} needs permissions that were not made: {sorted(missing)}.")
-            group.permissions.add(*found)
+    grant(apps, schema_editor, {"Support": SUPPORT, "Operator": OPERATOR})
 
 
 class Migration(migrations.Migration):

@@ -128,7 +128,7 @@ def test_an_event_that_is_over_is_left_alone(world: World, state: str) -> None:
 
 
 def test_only_failed_events_are_run_again(admin_client: Client, world: World) -> None:
-    assert run(admin_client, TradeEvent, "run_again", world.event) == ["None of the chosen events has failed."]
+    assert run(admin_client, TradeEvent, "run_again", world.event) == ["None of the chosen trade events has failed."]
 
 
 # --- Rejected messages -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from django.urls import reverse
 from delivery.breakers import breaker_id, ensure_breakers
 from delivery.models import Breaker
 from delivery.why_not import Cause, why
+from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.models import Endpoint, Follow, Follower, ServiceKey
 from followers.mongo import collection
@@ -23,11 +24,13 @@ from followers.preferences import DEFAULT, parse
 from followers.preferences_words import in_words
 from notifications import admin_outcomes, admin_tables
 from notifications.admin_outcomes import outcomes_by_channel
-from notifications.models import Notification, TradeEvent
+from notifications.models import Notification, TradeEvent, Update
 from tests.admin.builders import ADDRESS, EVENT_ID, MASKED, World, build_event, build_world
 from tests.admin.scenes import NUMBER, follower_scene, make_groups, member
 from tests.admin.test_actions import run
 from tests.admin.test_pages import text, url
+from tests.pipeline.test_updates import fan_out as fan_out_updates
+from tests.pipeline.world import deliver_all, entries, make_follower, make_trader, states
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -158,6 +161,49 @@ def test_without_the_permission_nothing_is_switched(client: Client, world: World
     assert "Deactivate…" not in text(client, url(Follower, "change", world.follower.pk))
 
 
+# --- A test alert -----------------------------------------------------------------------------------------------------
+def test_a_test_alert_goes_to_one_follower_and_stands_in_the_history(
+    support: Client, transactional_db: None, vendors: Sandbox
+) -> None:
+    trader = make_trader()
+    follower, other = make_follower(trader, "fcm", "sms"), make_follower(trader, "fcm")
+    ask = reverse("admin:followers_follower_test_alert", args=[follower.pk])
+    page = url(Follower, "change", follower.pk)
+    assert ask in text(support, page)
+    assert "Send a test alert" in text(support, ask)
+
+    response = support.post(ask, {"reason": "hears nothing since Monday"})
+    fan_out_updates()
+    deliver_all()
+
+    assert response["Location"] == page
+    update = Update.objects.get()
+    assert (update.is_test, update.published_by, update.follower_ids) == (True, "mira", [follower.pk])
+    (alert,) = collection(Notification).find({"event_id": update.pk})
+    assert (alert["follower_id"], states(alert)) == (follower.pk, {"in_app": "sent", "fcm": "sent", "sms": "sent"})
+    assert [entry["payload"]["test"] for entry in entries(follower)] == ["true"]
+    assert entries(other) == []
+    log = LogEntry.objects.get(object_id=str(follower.pk))
+    assert (log.user.get_username(), log.change_message) == ("mira", "Sent a test alert: hears nothing since Monday")
+    told = text(support, page)
+    assert "A test alert is on its way" in told
+    assert told.count(url(Update, "change", update.pk)) == 2  # In the message, and among the last alerts.
+    assert "what became of it" not in text(support, page)
+
+
+def test_a_test_alert_needs_a_reason_and_the_permission(support: Client, world: World, django_user_model: Any) -> None:
+    ask = reverse("admin:followers_follower_test_alert", args=[world.follower.pk])
+    assert support.post(ask, {"reason": " "}).status_code == 200
+    gone = reverse("admin:followers_follower_test_alert", args=[ObjectId()])
+    assert support.post(gone, {"reason": "x"}).status_code == 404
+    viewer = django_user_model.objects.create_user("viewer", password="x", is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_follower"))
+    support.force_login(viewer)
+    assert support.post(ask, {"reason": "x"}).status_code == 403
+    assert ask not in text(support, url(Follower, "change", world.follower.pk))
+    assert not Update.objects.exists()
+
+
 # --- A trade's page ---------------------------------------------------------------------------------------------------
 def test_a_trade_shows_its_progress_and_its_deliveries_by_channel(
     support: Client, world: World, monkeypatch: pytest.MonkeyPatch
@@ -205,12 +251,12 @@ def test_both_groups_are_made_where_there_is_nothing_yet_and_again() -> None:
             held = {g.name: set(g.permissions.values_list("codename", flat=True)) for g in Group.objects.all()}
             assert set(held) == {"Support", "Operator"}
             changing = {name: {p for p in codes if not p.startswith("view_")} for name, codes in held.items()}
-            assert changing["Support"] == {"work_on_reviews", "switch_endpoint"}
+            assert changing["Support"] == {"work_on_reviews", "switch_endpoint", "send_test_alert"}
             assert changing["Operator"] - changing["Support"] == {
-                "change_breaker", "change_tradeevent", "change_rejectedevent", "add_proofrun",
+                "change_breaker", "change_tradeevent", "change_rejectedevent", "change_update", "add_proofrun",
             }  # fmt: skip
             assert held["Operator"] > held["Support"]
-            assert "view_operations" in held["Support"]
+            assert {"view_operations", "view_update"} <= held["Support"]
     finally:
         call_command("migrate", verbosity=0)  # Makes the permissions that other tests look for.
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import trustme
 
 from delivery.broker import WakingRedisBroker, make_broker
 from delivery.guards import shared
@@ -18,54 +15,14 @@ from devstack.stack import Stack
 from followers.redis_client import client
 from notifyhub import admin_login, health
 from notifyhub.channel_layer import ChannelLayer
+from tests.deploy.tls_relay import tls_before
 
 
 @pytest.fixture(scope="module")
 def rediss_url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The tests' Redis behind TLS, by a certificate of an authority that only this URL names."""
-    authority, folder = trustme.CA(), tmp_path_factory.mktemp("tls")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    port = asyncio.run_coroutine_threadsafe(relay(stack.valkey.port, context), loop).result(10)
-    yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.pem'}"
-    asyncio.run_coroutine_threadsafe(end_connections(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
-
-
-async def relay(server_port: int, context: ssl.SSLContext) -> int:
-    """Starts the relay; returns its port."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", server_port)
-        await asyncio.gather(pump(reader, back), pump(there, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    return int(server.sockets[0].getsockname()[1])
-
-
-async def end_connections() -> None:
-    """Ends what clients that keep their connections have left open."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while data := await source.read(65_536):
-            sink.write(data)
-            await sink.drain()
-    except ConnectionError:  # One side went without a word: the other one learns it by the closing.
-        return
-    finally:
-        sink.close()
+    with tls_before(stack.valkey.port, tmp_path_factory.mktemp("tls")) as (port, authority):
+        yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority}"
 
 
 def test_the_queue(rediss_url: str) -> None:

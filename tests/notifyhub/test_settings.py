@@ -209,3 +209,30 @@ def test_legal_hours_that_cannot_be_read_are_refused(monkeypatch, text):
 
     with pytest.raises(ImproperlyConfigured, match="SMS_LEGAL_HOURS must be a span"):
         Environment(PROJECT_ROOT / "no.env").hours("SMS_LEGAL_HOURS")
+
+
+SHOW_SECURITY = """
+from django.conf import settings as s
+print(s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SECURE_HSTS_SECONDS, s.SECURE_HSTS_INCLUDE_SUBDOMAINS)
+"""
+SECURITY = ("DJANGO_SECURE_COOKIES", "DJANGO_HSTS_SECONDS", "DJANGO_HSTS_SUBDOMAINS")
+
+
+@pytest.mark.parametrize(
+    ("debug", "shown"),
+    [(None, "True True 31536000 False"), ("false", "True True 31536000 False"), ("true", "False False 0 False")],
+)
+def test_cookies_and_hsts_are_secure_unless_it_is_a_developers_machine(debug: str | None, shown: str) -> None:
+    unset: dict[str, str | None] = dict.fromkeys(SECURITY)
+
+    said = run("-c", SHOW_SECURITY, DJANGO_SETTINGS_MODULE="notifyhub.settings", DJANGO_DEBUG=debug, **unset)
+
+    assert said.stdout.strip() == shown, said.stderr
+
+
+def test_each_of_them_can_be_set() -> None:
+    chosen = dict(zip(SECURITY, ("false", "3600", "true"), strict=True))
+
+    said = run("-c", SHOW_SECURITY, DJANGO_SETTINGS_MODULE="notifyhub.settings", DJANGO_DEBUG="false", **chosen)
+
+    assert said.stdout.strip() == "False False 3600 True", said.stderr

@@ -18,7 +18,7 @@ from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.mongo import collection, database
 from notifications import retention
-from notifications.models import Notification, RejectedEvent, TradeEvent, Update
+from notifications.models import InAppEntry, Notification, RejectedEvent, TradeEvent, Update
 from notifications.update_events import update_id
 from tests.pipeline import world
 
@@ -55,6 +55,14 @@ def grow_old(event: Document, days: int) -> None:
     which = world.stored_event(event)["_id"]
     collection(TradeEvent).update_one({"_id": which}, {"$set": {"received_at": at, "fanned_out_at": at}})
     collection(Notification).update_many({"event_id": which}, {"$set": {"created_at": at, "expires_at": at}})
+
+
+def test_in_app_entries_go_by_themselves_when_they_expire() -> None:
+    indexes = collection(InAppEntry).index_information().values()
+    (expiry,) = [index for index in indexes if "expireAfterSeconds" in index]
+    assert (expiry["key"], expiry["expireAfterSeconds"]) == ([("expires_at", 1)], 0)
+    expires_at = InAppEntry._meta.get_field("expires_at")
+    assert (type(expires_at).__name__, expires_at.null) == ("DateTimeField", False)  # Others would stay for ever.
 
 
 def test_old_alerts_go_first_their_trade_later_and_the_proof_holds(vendors: Sandbox) -> None:

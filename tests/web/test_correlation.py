@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from delivery.models import Batch
+from followers import service_keys
+from followers.choices import Scope
+from followers.models import Follower
 from notifications.consumers import SUBPROTOCOL
+from notifications.models import Update
 from tests.web.server import Server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,6 +43,22 @@ def test_one_is_made_where_none_is_usable(server: Server, given: str | None) -> 
 
     assert first != second
     assert {len(first), len(second)} == {32}
+
+
+def test_an_update_and_its_alerts_are_found_by_the_id_of_the_request_that_published_it(
+    server: Server, ann: Follower
+) -> None:
+    key = service_keys.create("Platform", [Scope.UPDATES_WRITE])[1]
+    words = {"id": "U-1", "title": "Markets close early", "text": "At 14:00.", "follower_ids": [ann.external_id]}
+    headers = {"Authorization": f"Api-Key {key}", "Content-Type": "application/json", HEADER: "order-4711"}
+    connection = HTTPConnection(server.address, timeout=10)
+    connection.request("POST", "/api/v1/updates/", json.dumps(words), headers)
+    answer = connection.getresponse()
+    said = json.load(answer)
+    connection.close()
+
+    assert (answer.status, said["correlation_id"]) == (201, "order-4711")
+    assert (Update.objects.get().correlation_id, Batch.objects.get().correlation_id) == ("order-4711", "order-4711")
 
 
 def test_a_websocket_has_one_too(server: Server) -> None:
