@@ -33,7 +33,7 @@ NUMBER = "+14155550117"
 def make_groups() -> None:
     """Runs what the migrations run."""
     made: Any = importlib.import_module("delivery.migrations.0006_support_and_operators")
-    extended: Any = importlib.import_module("delivery.migrations.0008_updates_and_test_alerts")
+    extended: Any = importlib.import_module("delivery.migrations.0009_updates_and_test_alerts")
     made.make_groups(apps, connection.schema_editor())
     extended.extend_groups(apps, connection.schema_editor())
 

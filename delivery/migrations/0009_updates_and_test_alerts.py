@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
         ("admin", "0001_initial"),
         ("auth", "0001_initial"),
         ("contenttypes", "0001_initial"),
-        ("delivery", "0007_last_sweep"),
+        ("delivery", "0008_breaker_used_at"),
         ("notifications", "0018_test_alert_permission"),
     ]
     operations = [migrations.RunPython(extend_groups, migrations.RunPython.noop)]
