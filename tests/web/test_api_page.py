@@ -20,8 +20,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.db import connection
 
+from delivery.choices import BatchKind
 from delivery.fan_out import fan_out_shard
-from delivery.models import Batch
 from devstack.stack import Stack
 from followers.api.schema import ALERT_ID, ENDPOINT_ID
 from followers.models import Follower
@@ -93,9 +93,9 @@ def this_database() -> str:
 def alerts_of_the_trade() -> None:
     """What consume_trades and a worker do of what was published."""
     with running() as consumer:
-        until(lambda: consumer.batches and Batch.objects.exists())
-    for batch in Batch.objects.values_list("pk", flat=True):
-        fan_out_shard(batch)
+        until(lambda: consumer.batches and world.unclaimed(BatchKind.FAN_OUT))
+    for batch in world.unclaimed(BatchKind.FAN_OUT):
+        fan_out_shard(batch["_id"])
 
 
 class Shell:

@@ -11,8 +11,8 @@ import pytest
 from django.conf import settings
 from rest_framework.test import APIClient
 
+from delivery.choices import BatchKind
 from delivery.fan_out import fan_out_shard
-from delivery.models import Batch
 from delivery.updates import Draft, publish_update, send_test_alert
 from followers import clock
 from followers.models import Follow, Follower
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PAGE = (settings.BASE_DIR / "docs" / "api.md").read_text(encoding="utf-8")
 EXIT = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
-KINDS = {
+KINDS: dict[str, tuple[set[str], dict[str, Any]]] = {
     "an entry": ({"all", "trades"}, {}),
     "an exit": ({"all", "trades", "exits"}, EXIT),
     "an exit from who knows how much": ({"all", "trades"}, {"action": "REDUCE", "side": "SELL"}),
@@ -53,8 +53,8 @@ def told(who: Follower) -> dict[str, str]:
 
 
 def fan_out_all() -> None:
-    for batch in Batch.objects.values_list("pk", flat=True):
-        fan_out_shard(batch)
+    for batch in world.unclaimed(BatchKind.FAN_OUT):
+        fan_out_shard(batch["_id"])
 
 
 def as_follower(who: Follower) -> APIClient:
