@@ -51,6 +51,7 @@ class InboxClient:
         self.inbox: dict[str, Entry] = {}
         self._host, self._get_token, self._on_change = host.rstrip("/"), get_token, on_change
         self._token = ""
+        self._failures = 0
         self._since = ""  # The `created_at` of the newest entry: from there a broken line is resumed.
         self._clock_ahead = timedelta()  # The server's clock says what has expired; ours may be wrong.
         self._to_read: deque[str] = deque()
@@ -67,7 +68,6 @@ class InboxClient:
 
     def run(self) -> None:
         """Keeps the inbox in step, for good. Raises NotLetInError."""
-        self._failures = 0
         while True:
             try:
                 url = f"{self._host.replace('http', 'ws', 1)}/ws/inbox/"
@@ -94,8 +94,6 @@ class InboxClient:
         ping_at, pong_by = time.monotonic(), float("inf")
         while True:
             now = time.monotonic()
-            if now > pong_by:
-                raise TimeoutError("The line is dead.")
             if now >= ping_at:
                 socket.send('{"type": "ping"}')
                 ping_at, pong_by = now + PING_EVERY_SECONDS, now + PONG_WITHIN_SECONDS
@@ -106,6 +104,8 @@ class InboxClient:
             try:
                 frame = json.loads(socket.recv(timeout=1))
             except TimeoutError:
+                if time.monotonic() > pong_by:
+                    raise  # The line is dead.
                 continue
             pong_by = float("inf")
             self._take(frame, socket)
@@ -212,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
 
     def show(what: str, entry: Entry) -> None:
-        print(what, entry["id"], entry["payload"]["title"], flush=True)  # noqa: T201
+        print(what, entry["id"], entry["payload"]["title"], flush=True)
         if what == "new" and options.read and not entry["read_at"]:
             client.mark_read(entry["id"])
 
