@@ -15,9 +15,13 @@ from delivery.choices import BatchKind
 from delivery.fan_out import fan_out_shard
 from delivery.updates import Draft, publish_update, send_test_alert
 from followers import clock
+from followers.api import idempotency
+from followers.api.errors import RETRY_AFTER_SECONDS
 from followers.models import Follow, Follower
-from notifications import tokens
+from followers.mongo import REPEAT_FOR_SECONDS
+from notifications import inbox, tokens
 from notifications.api.examples import ENTRY
+from notifications.sockets import SILENCE_SECONDS
 from tests.pipeline import world
 from tests.web import builders
 
@@ -93,6 +97,24 @@ def test_a_test_alert_says_what_the_page_lists() -> None:
 
 def test_the_schemas_example_and_the_tests_entries_say_what_a_trade_says(ann: Follower) -> None:
     assert ENTRY["payload"].keys() == builders.entry(ann)["payload"].keys() == documented({"all", "trades"})
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------------
+def test_the_figures_of_time_outs_and_retries_are_the_servers(settings: Any) -> None:
+    words = " ".join(PAGE.split())
+
+    for phrase in (
+        f"holds its key for {idempotency.UNDER_WAY_SECONDS} s",
+        f"Its answer is kept for {idempotency.KEPT_SECONDS // 3_600} h",
+        f"`Retry-After` seconds later ({RETRY_AFTER_SECONDS})",
+        f"repeats a statement for {inbox.PATIENCE_SECONDS:g} s",
+        f"the same for {REPEAT_FOR_SECONDS:g} s a statement",
+        f"Tokens** last {settings.FOLLOWER_TOKEN_SECONDS} s",
+        f"says nothing for {SILENCE_SECONDS} s",
+        f"`API_SERVICE_PER_MINUTE` for a key ({settings.API_SERVICE_PER_MINUTE:,})",
+        f"`API_FOLLOWER_PER_MINUTE` for a follower ({settings.API_FOLLOWER_PER_MINUTE:,})",
+    ):
+        assert phrase in words
 
 
 # --- Times -----------------------------------------------------------------------------------------------------------
