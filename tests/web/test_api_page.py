@@ -22,7 +22,9 @@ from django.db import connection
 
 from delivery.choices import BatchKind
 from delivery.fan_out import fan_out_shard
+from delivery.intake import take_in
 from devstack.stack import Stack
+from followers import clock
 from followers.api.schema import ALERT_ID, ENDPOINT_ID
 from followers.models import Follower
 from tests.api.contract_world import stored_examples
@@ -92,7 +94,7 @@ def this_database() -> str:
 
 def alerts_of_the_trade() -> None:
     """What consume_trades and a worker do of what was published."""
-    with running() as consumer:
+    with running(lambda messages: take_in(messages, clock.now())) as consumer:
         until(lambda: consumer.batches and world.unclaimed(BatchKind.FAN_OUT))
     for batch in world.unclaimed(BatchKind.FAN_OUT):
         fan_out_shard(batch["_id"])

@@ -28,6 +28,7 @@ from tests.web import builders
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PAGE = (settings.BASE_DIR / "docs" / "api.md").read_text(encoding="utf-8")
+WORDS = " ".join(PAGE.split())
 EXIT = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
 KINDS: dict[str, tuple[set[str], dict[str, Any]]] = {
     "an entry": ({"all", "trades"}, {}),
@@ -101,8 +102,6 @@ def test_the_schemas_example_and_the_tests_entries_say_what_a_trade_says(ann: Fo
 
 # --- Figures ---------------------------------------------------------------------------------------------------------
 def test_the_figures_of_time_outs_and_retries_are_the_servers(settings: Any) -> None:
-    words = " ".join(PAGE.split())
-
     for phrase in (
         f"holds its key for {idempotency.UNDER_WAY_SECONDS} s",
         f"Its answer is kept for {idempotency.KEPT_SECONDS // 3_600} h",
@@ -114,7 +113,7 @@ def test_the_figures_of_time_outs_and_retries_are_the_servers(settings: Any) -> 
         f"`API_SERVICE_PER_MINUTE` for a key ({settings.API_SERVICE_PER_MINUTE:,})",
         f"`API_FOLLOWER_PER_MINUTE` for a follower ({settings.API_FOLLOWER_PER_MINUTE:,})",
     ):
-        assert phrase in words
+        assert phrase in WORDS
 
 
 # --- Times -----------------------------------------------------------------------------------------------------------
@@ -138,7 +137,8 @@ WRONG: dict[str, list[Any]] = {
 
 
 def codes() -> Iterator[str]:
-    sentence = PAGE.partition("That `code` is one of")[2].partition("Of `/preferences`")[0]
+    sentence = WORDS.partition("That `code` is one of")[2].partition("Of `/preferences`")[0]
+    assert sentence
     yield from re.findall(r"`(\w+)`", sentence)
 
 
