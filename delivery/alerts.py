@@ -203,7 +203,6 @@ class AlertWriter:
         return deliveries
 
     def _entry(self, row: Document, now: datetime) -> Document:
-        content = content_of(row)
         return {
             "_id": row["_id"],
             "notification_id": row["_id"],
@@ -213,7 +212,7 @@ class AlertWriter:
             "order_id": self._event["order_id"],
             "executed_at": row["executed_at"],
             "event_key": row["event_key"],
-            "payload": {"title": content.title, "body": content.body, **content.data},
+            "payload": content_of(row).payload,
             "created_at": now,
             "expires_at": row["expires_at"],
             "read_at": None,

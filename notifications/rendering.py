@@ -24,6 +24,11 @@ class Content:
     body: str
     data: dict[str, str]
 
+    @property
+    def payload(self) -> dict[str, str]:
+        """What an inbox is told: all of it as one object. docs/api.md has its fields."""
+        return {"title": self.title, "body": self.body, **self.data}
+
 
 def plain(value: Decimal128 | Decimal | None) -> str:
     """A number without exponent or trailing zeros: 5, 0.25, 1000000. None is empty."""

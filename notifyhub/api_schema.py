@@ -12,7 +12,7 @@ One executed trade becomes a personal alert for each follower, with the quantity
 - **Apps** show a follower's inbox and preferences, with a token that a service mints: `Authorization: Bearer …`.
 
 Bodies are JSON. Errors are problem details (RFC 9457): act on their `code`, which never changes. Lists come newest
-first, in pages; `next` is the address of the page after. Each answer says how many calls are left (`RateLimit-*`), and
+first, in pages; `next` is the address of the page after. Answers say how many calls are left (`RateLimit-*`), and
 a 429 when to come back (`Retry-After`). Every address is taken with and without the slash at its end; a
 method that it does not take is a 405, with `Allow`.
 """

@@ -78,7 +78,7 @@ class MyAlertView(FollowerView):
                 "expires_at": clock.as_utc(alert["expires_at"]),
                 "title": content.title,
                 "body": content.body,
-                "payload": content.data,
+                "payload": content.payload,
                 "in_inbox": bool(inbox.entries(me, [alert["_id"]], clock.now())),
                 "explanation": explained(alert),
                 "deliveries": told(alert["deliveries"]),

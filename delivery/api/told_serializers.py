@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from notifications.api.serializers import PayloadField
 from notifications.choices import DeliveryState
 
 
@@ -36,7 +37,7 @@ class MyAlertSerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField()
     title = serializers.CharField()
     body = serializers.CharField()
-    payload = serializers.DictField(child=serializers.CharField())
+    payload = PayloadField()
     in_inbox = serializers.BooleanField()
     explanation = ExplanationSerializer(allow_null=True)
     deliveries = ToldDeliverySerializer(many=True)

@@ -26,7 +26,11 @@ class ErrorCode(Enum):
     NOT_ACCEPTABLE = ("not_acceptable", 406, "Answers are JSON.")
     IDEMPOTENCY_CONFLICT = ("idempotency_conflict", 409, "This Idempotency-Key was used for another request.")
     UPDATE_CONFLICT = ("update_conflict", 409, "Another update was published under this id.")
-    REQUEST_IN_PROGRESS = ("request_in_progress", 409, "The first request with this Idempotency-Key is under way.")
+    REQUEST_IN_PROGRESS = (
+        "request_in_progress",
+        409,
+        "The first request with this Idempotency-Key is under way, or others change the same preferences.",
+    )
     TOO_LARGE = ("too_large", 413, "The body is larger than API_MAX_BODY_BYTES.")
     UNSUPPORTED_MEDIA_TYPE = ("unsupported_media_type", 415, "Bodies are application/json.")
     RATE_LIMITED = ("rate_limited", 429, "Too many calls; try again after Retry-After seconds.")

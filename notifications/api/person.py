@@ -77,7 +77,8 @@ class PreferencesView(FollowerView):
         except PreferencesError as error:
             raise ValidationError(_nested(error.errors)) from error
         except profile.ChangedMeanwhileError as error:
-            raise ProblemError(ErrorCode.REQUEST_IN_PROGRESS, headers={"Retry-After": "1"}) from error
+            words = "Somebody else changes the same preferences; try again."
+            raise ProblemError(ErrorCode.REQUEST_IN_PROGRESS, words, {"Retry-After": "1"}) from error
         if wanted is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
         return Response(wanted.as_document())

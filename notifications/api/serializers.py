@@ -27,12 +27,18 @@ class ObjectIdField(serializers.CharField):
         return ObjectId(text)
 
 
+class PayloadField(serializers.DictField):
+    """What an alert says, in an inbox and in its detail: see the table in docs/api.md."""
+
+    child = serializers.CharField(allow_blank=True)
+
+
 class EntrySerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
     read_at = serializers.DateTimeField(allow_null=True)
-    payload = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    payload = PayloadField()
 
 
 class InboxPageSerializer(serializers.Serializer[Any]):

@@ -11,7 +11,9 @@ from bson import Decimal128, ObjectId
 from followers import clock
 from followers.models import Follower
 from followers.mongo import collection
+from notifications.api.examples import ALERT
 from notifications.models import InAppEntry, Notification
+from notifications.rendering import content_of
 from notifications.statements import insert_entries, insert_notifications
 
 
@@ -19,7 +21,7 @@ def entry(follower: Follower, created_at: datetime | None = None, **fields: Any)
     """An entry's document, not stored yet."""
     oid = ObjectId()
     at = created_at or clock.now()
-    return {
+    document = {
         "_id": oid,
         "notification_id": oid,
         "follower_id": follower.pk,
@@ -28,13 +30,19 @@ def entry(follower: Follower, created_at: datetime | None = None, **fields: Any)
         "order_id": "O-1",
         "executed_at": at,
         "event_key": f"E-{oid}",
-        "payload": {"title": "Buy 5 RELIANCE @ 2945.5 INR", "symbol": "RELIANCE", "side": "BUY", "suggested_qty": "5"},
         "created_at": at,
         "expires_at": at + timedelta(minutes=5),
         "read_at": None,
         "archived_at": None,
         **fields,
     }
+    return {"payload": _payload(document), **document}
+
+
+def _payload(document: dict[str, Any]) -> dict[str, str]:
+    """What the fan-out would say of it: five shares of RELIANCE."""
+    given = {name: document[name] for name in ("_id", "event_key", "executed_at", "expires_at")}
+    return content_of({**ALERT, **given, "correlation_id": ""}).payload
 
 
 def stored_entry(follower: Follower, created_at: datetime | None = None, **fields: Any) -> dict[str, Any]:
