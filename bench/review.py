@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ HOURS = 30
 """So long ago was the oldest trade: some alerts are no longer valid, and some items wait for more than a day."""
 
 FOLLOWING_DAYS = 3
-REJECTED = 10_000
+REJECTED, AT_ONCE = 10_000, 500
 
 SLOWEST_MS = 1_000
 PROOF_PAGE_MS = 20_000
@@ -130,11 +131,12 @@ def _more_to_see() -> None:
     from delivery.intake_documents import IncomingMessage
     from delivery.updates import Draft, publish_update
 
-    for start in range(0, REJECTED, 500):
-        wrong = [
-            IncomingMessage("bench", 0, start + n, b"T-big", b'{"eventId": "E-%d"}' % (start + n)) for n in range(500)
-        ]
+    logging.disable(logging.WARNING)  # It says so of each message.
+    for start in range(0, REJECTED, AT_ONCE):
+        numbers = range(start, start + AT_ONCE)
+        wrong = [IncomingMessage("bench", 0, n, b"T-big", b'{"eventId": "E-%d"}' % n) for n in numbers]
         take_in(wrong, datetime.now(UTC))
+    logging.disable(logging.NOTSET)
     ensure_breakers({"fcm": "bench", "sms": SETTINGS["TWILIO_ACCOUNT_SID"]})
     publish_update(Draft("U-1", "Maintenance", "Tonight from ten to eleven.", trader="T-big"))
 
@@ -215,7 +217,7 @@ def _pages(scene: Scene) -> list[Visit]:
         Visit("inbox entries", entries, ["F-"]),
         Visit("inbox entries, searched by follower", f"{entries}?q={scene.follower}", [scene.follower]),
         Visit("general updates", "/admin/notifications/update/", ["U-1"]),
-        Visit("rejected messages", "/admin/notifications/rejectedevent/", ["T-big"]),
+        Visit("rejected messages", "/admin/notifications/rejectedevent/", ["version is missing"]),
         Visit("circuit breakers", "/admin/delivery/breaker/", ["bench"]),
         Visit("batches", "/admin/delivery/batch/", ["batch"]),
         Visit("operations", "/admin/operations/", ["Wake-ups", waiting]),
