@@ -48,14 +48,16 @@ def run(arguments: argparse.Namespace) -> Report:
         with set_up(audiences, settings, endpoints) as stage, NOTIFYHUB.running(stage):
             _trades(stage, vendors.sandbox, hang=False)  # Warm.
             for _ in range(arguments.rounds):
-                healthy, _ = _trades(stage, vendors.sandbox, hang=False)
+                healthy, retried, _ = _trades(stage, vendors.sandbox, hang=False)
                 began = datetime.now(UTC)
-                hanging, hung = _trades(stage, vendors.sandbox, hang=True)
+                hanging, retried_too, hung = _trades(stage, vendors.sandbox, hang=True)
                 ends.append(_ends(hung, alerts))
                 rounds.append({
                     "others, healthy: p99 ms": healthy,
                     "others, hanging: p99 ms": hanging,
                     "others, hanging / healthy: p99": hanging / healthy,
+                    "others, healthy: attempts repeated": retried,
+                    "others, hanging: attempts repeated": retried_too,
                     "breaker opened after s": _opened_after(began),
                 })  # fmt: skip
                 say(f"vendor_hang: {rounds[-1]}")
@@ -72,20 +74,21 @@ def _sandbox() -> Iterator[VendorProcess]:
         yield vendors
 
 
-def _trades(stage: Stage, sandbox: Sandbox, hang: bool) -> tuple[float, str]:
+def _trades(stage: Stage, sandbox: Sandbox, hang: bool) -> tuple[float, int, str]:
     """A trade for OneSignal and at once some for the other channels. Returns the p99 of these from the trade to the
-    vendor's acceptance, in milliseconds, and the first one's event id once all of its alerts have ended."""
+    vendor's acceptance, in milliseconds; how many attempts it took beyond one each, as a retry alone takes ten
+    seconds; and the first trade's event id, once all of its alerts have ended."""
     sandbox.behave(
         "onesignal", latency_ms=LATENCY_MS, keep_bodies=False, rules=[{"match": {}, "hang": True}] if hang else []
     )
     hung = stage.publish("T-hung", productType="CRYPTO")
-    found: list[float] = []
+    found: list[tuple[float, int]] = []
     for event in [stage.publish("T-others") for _ in range(TRADES)]:
         _wait_until_ended(stage, event, "T-others")
         stage.verify(event, "T-others")
         found += _latencies(event)
     _wait_until_ended(stage, hung, "T-hung")
-    return percentile(sorted(found), 0.99), hung
+    return percentile(sorted(late for late, _ in found), 0.99), sum(repeats for _, repeats in found), hung
 
 
 def _wait_until_ended(stage: Stage, event: str, trader: str) -> None:
@@ -100,11 +103,13 @@ def _of(event: str) -> dict[str, Any]:
     return {"event_id": event_id(event)}
 
 
-def _latencies(event: str) -> Iterator[float]:
+def _latencies(event: str) -> Iterator[tuple[float, int]]:
+    """Milliseconds to the acceptance, and the attempts before it, of each alert on the other channels."""
     for row in table(ALERTS).find(_of(event), {"executed_at": 1, "deliveries": 1}):
         for delivery in row["deliveries"]:
             if delivery["channel"] in OTHERS:
-                yield (delivery["sent_at"] - row["executed_at"]).total_seconds() * 1_000
+                seconds = (delivery["sent_at"] - row["executed_at"]).total_seconds()
+                yield seconds * 1_000, len(delivery["attempt_log"]) - 1
 
 
 def _ends(event: str, alerts: int) -> dict[str, int]:
