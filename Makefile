@@ -31,9 +31,9 @@ test-others: install
 chaos: install  ## Kills, restarts, outages and a bad network under load; fails if anything is lost. CHAOS="--short" is quicker.
 	@$(RUN) -m devstack.chaos $(CHAOS)
 
-BENCHMARKS := fan_out deliver end_to_end idle_latency steady burst review inbox
+BENCHMARKS := fan_out deliver end_to_end idle_latency steady burst vendor_hang sockets review inbox
 
-bench: install  ## Every benchmark beside its yardsticks, three quarters of an hour. BENCH="fan_out --followers 10000" runs one alone.
+bench: install  ## Every benchmark beside its yardsticks, about an hour. BENCH="fan_out --followers 10000" runs one alone.
 ifdef BENCH
 	@$(RUN) -m bench $(BENCH)
 else

@@ -7,7 +7,9 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("end_to_end", "fan_out", "deliver", "idle_latency", "steady", "burst", "review", "inbox")
+BENCHMARKS = (
+    "end_to_end", "fan_out", "deliver", "idle_latency", "steady", "burst", "vendor_hang", "sockets", "review", "inbox",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

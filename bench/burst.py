@@ -13,7 +13,8 @@ from bench.stage import Stage, check, set_up
 TRADERS = 20
 EXIT_FOLLOWERS, EXIT_PAUSE_SECONDS = 100, 0.5
 EXIT = {"action": "CLOSE", "side": "SELL", "positionBefore": "50", "positionAfter": "0"}
-LIMITS = {"critical: p99 ms above idle": Limit(most=250)}
+SHARE = "normal, % of what is accepted while exits keep coming"
+LIMITS = {"critical: p99 ms above idle": Limit(most=250), SHARE: Limit(least=5)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> Report:
             latencies = _settled(stage, burst | exits, 0, expected=_expected(arguments))
             critical = sorted(late for event, late in latencies if event in exits)
             normal = sorted(late for event, late in latencies if event in burst)
+            meanwhile = _while_exits_come(latencies, burst, exits)
             calm = sorted(late for _, late in idle)
             rounds.append({
                 "critical, idle: p50 ms": percentile(calm, 0.5),
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> Report:
                 "critical: p99 ms above idle": percentile(critical, 0.99) - percentile(calm, 0.99),
                 "normal: p50 s": percentile(normal, 0.5) / 1000,
                 "normal: p99 s": percentile(normal, 0.99) / 1000,
+                "normal accepted while exits keep coming": len(meanwhile),
+                SHARE: 100 * len(meanwhile) / (len(meanwhile) + len(critical)),
                 "alerts that still waited when the last exit came": waiting,
             })  # fmt: skip
             say(f"burst: {rounds[-1]}")
@@ -65,6 +69,17 @@ def _exits(stage: Stage, count: int) -> dict[str, float]:
         published[stage.publish("T-exits", priority="critical", **EXIT)] = at
         time.sleep(EXIT_PAUSE_SECONDS)
     return published
+
+
+def _while_exits_come(
+    latencies: list[tuple[str, float]], burst: dict[str, float], exits: dict[str, float]
+) -> list[float]:
+    """When the normal alerts were accepted that were so between the first exit's publication and the last one's last
+    alert (epoch seconds)."""
+    published = burst | exits
+    accepted = [(event, published[event] + late / 1000) for event, late in latencies]
+    first, last = min(exits.values()), max(at for event, at in accepted if event in exits)
+    return [at for event, at in accepted if event in burst and first <= at <= last]
 
 
 def _settled(

@@ -52,6 +52,20 @@ class Audience:
         return cls(trader, [member for chunk in chunks for member in chunk])
 
 
+def follow_since(since: datetime) -> None:
+    """Has everybody followed since then: the proof takes a follow as old as its id (delivery/proof_audience.py), and
+    whoever began after a trade is owed nothing."""
+    from bson import ObjectId
+
+    follows = table("followers_follow")
+    rows = list(follows.find())
+    seconds = int(since.timestamp()).to_bytes(4, "big")
+    older = [{**row, "_id": ObjectId(seconds + row["_id"].binary[4:]), "since": since} for row in rows]
+    follows.delete_many({})
+    for start in range(0, len(older), CHUNK):
+        follows.insert_many(older[start : start + CHUNK], ordered=False)
+
+
 class Seeder:
     """Writes trades with their alerts, in the background of building them. `seeding` makes one."""
 

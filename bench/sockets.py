@@ -1,10 +1,4 @@
-"""Open sockets and one trade to all of them: `python -m bench.sockets [SOCKETS] [TRADES]`.
-
-Two web processes hold SOCKETS sockets, each of another follower; then TRADES trades go to all of them, one after the
-other. Prints one JSON object: memory per socket on the server, the p50 and p99 from the trade's execution to its frame
-at the client, and how many frames were missing, doubled or somebody else's (each meant to be 0). The client runs on the
-same machine, in one process, and takes its share of it.
-"""
+"""Open sockets on two web processes, each of another follower, and trades to all of them: from trade to frame."""
 
 # ruff: noqa: PLC0415  # Models can be imported only once Django is set up.
 from __future__ import annotations
@@ -15,39 +9,51 @@ import gc
 import json
 import resource
 import time
-from collections import Counter
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from bench.contestants import NOTIFYHUB, Contestant
+from bench.measure import percentile
+from bench.report import Limit, Report, say
 from bench.socket_client import ListeningSocket
-from bench.system import System, percentile, running
+from bench.stage import Stage, check, free_port, set_up, table
 from devstack import commands
-from devstack.children import Child
-from devstack.ports import Ports
 
 TRADER = "T-all"
 CONNECTING_AT_ONCE = 100
 ARRIVAL_SECONDS = 60
+MOST_MS = 2_000
+"""At 10,000 sockets, with the client of all of them on the same machine."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="One trade to many open sockets.")
-    parser.add_argument("sockets", type=int, nargs="?", default=2_000)
-    parser.add_argument("trades", type=int, nargs="?", default=5)
-    arguments = parser.parse_args()
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sockets", type=int, default=10_000)
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Each round is a trade; the sockets stay open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # The web processes inherit it.
-    with running({TRADER: {"in_app": arguments.sockets}}, {"FOLLOWER_TOKEN_SECONDS": "3600"}) as system:
-        claimed = Ports(["web-0", "web-1"], system.directory / "web-ports.json")
-        ports = [claimed["web-0"], claimed["web-1"]]
-        webs = [system.children.start(f"web-{port}", commands.web(port)) for port in ports]
-        for web, port in zip(webs, ports, strict=True):
-            system.children.wait_until(web, commands.answers(port), commands.READY_SECONDS)
-        print(json.dumps(uvloop.run(Listeners(ports).measure(system, webs, arguments.trades)), indent=2))  # noqa: T201
+    ports = {"web-0": free_port(), "web-1": free_port()}
+    webs = {name: commands.web(port) for name, port in ports.items()}
+    system = Contestant("notifyhub", {**NOTIFYHUB.processes, **webs}, NOTIFYHUB.ready, topic="")
+    settings = {"FOLLOWER_TOKEN_SECONDS": "3600", **dict(arguments.setting)}
+    with set_up({TRADER: arguments.sockets}, settings, _no_device) as stage, system.running(stage) as leaders:
+        stage.wait(lambda: all(map(commands.is_healthy, ports.values())), "the web processes answer")
+        listeners = Listeners(list(ports.values()))
+        rounds = uvloop.run(listeners.measure(stage, [leaders[name] for name in ports], arguments.rounds))
+    limits = {"event to frame: p99 ms": Limit(most=MOST_MS)}
+    return Report("sockets", rounds, limits, {"sockets": arguments.sockets, **listeners.notes})
+
+
+def _no_device(number: int) -> list[dict[str, str]]:
+    """Their alerts are in their inboxes alone."""
+    return []
 
 
 class Listeners:
@@ -57,43 +63,46 @@ class Listeners:
         from followers.models import Follower
         from notifications.tokens import mint
 
+        self.notes: dict[str, Any] = {}
         self._offers = [
-            (ports[number % 2], str(follower.pk), mint(follower))
+            (ports[number % len(ports)], str(follower.pk), mint(follower))
             for number, follower in enumerate(Follower.objects.all())
         ]
-        self._heard: dict[str, list[tuple[bytes, float]]] = {follower: [] for _, follower, _ in self._offers}
+        self._heard: dict[str, list[tuple[bytes, float]]] = {}
         self._arrived = asyncio.Event()
         self._left = 0  # Frames of the present trade that are still to come.
 
-    async def measure(self, system: System, webs: list[Child], trades: int) -> dict[str, Any]:
+    async def measure(self, stage: Stage, webs: list[int], trades: int) -> list[Mapping[str, float]]:
+        """One round of figures for each trade. Raises AssertionError if a frame is missing, doubled or somebody else's,
+        and TimeoutError if one does not come."""
+        rounds = []
         before = sum(map(_rss_bytes, webs))
         gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
         async with AsyncExitStack() as stack:
             began = time.monotonic()
             await asyncio.gather(*(self._open(stack, gate, *offer) for offer in self._offers))
-            connected_seconds = time.monotonic() - began
+            count = len(self._offers)
+            self.notes["connects per second"] = round(count / (time.monotonic() - began))
+            self.notes["KiB per socket"] = round((sum(map(_rss_bytes, webs)) - before) / count / 1024, 1)
             gc.freeze()  # The client's own garbage collection would be measured as latency.
-            memory = sum(map(_rss_bytes, webs)) - before
-            for number in range(trades):
-                self._left = len(self._offers)
+            for number in range(trades + 1):
+                self._heard = {follower: [] for _, follower, _ in self._offers}
+                self._left = count
                 self._arrived.clear()
-                await asyncio.to_thread(system.publish, TRADER, orderId=f"O-{number}")
+                event = await asyncio.to_thread(stage.publish, TRADER)
                 async with asyncio.timeout(ARRIVAL_SECONDS):
                     await self._arrived.wait()
-        return {
-            "sockets": len(self._offers),
-            "connects_per_second": round(len(self._offers) / connected_seconds),
-            "kib_per_socket": round(memory / len(self._offers) / 1024, 1),
-            **await asyncio.to_thread(self._judge, trades),
-        }
+                figures = await asyncio.to_thread(self._judge, event)
+                say(f"sockets: {figures}")
+                if number:  # The first one finds everything cold.
+                    rounds.append(figures)
+        return rounds
 
     async def _open(self, stack: AsyncExitStack, gate: asyncio.Semaphore, port: int, follower: str, token: str) -> None:
-        heard = self._heard[follower]
-
         def hear(frame: bytes) -> None:
             at = time.time()
             if b'"notification.created"' in frame:
-                heard.append((frame, at))
+                self._heard[follower].append((frame, at))
                 self._left -= 1
                 if self._left == 0:
                     self._arrived.set()
@@ -103,43 +112,30 @@ class Listeners:
             stack.callback(socket.close)
             await socket.has_heard.wait()  # The count: the socket is registered.
 
-    def _judge(self, trades: int) -> dict[str, Any]:
+    def _judge(self, event: str) -> Mapping[str, float]:
         """Compares what was heard with what is stored for each follower."""
-        from followers.mongo import collection
-        from notifications.models import InAppEntry
-
-        stored = {str(entry["_id"]): entry for entry in collection(InAppEntry).find({})}
-        wrong: Counter[str] = Counter(missing=0, doubled=0, foreign=0)
-        milliseconds = []
+        stored = {
+            str(entry["follower_id"]): entry for entry in table("notifications_inappentry").find({"event_key": event})
+        }
+        wrong, milliseconds = [], []
         for follower, heard in self._heard.items():
-            ids = [json.loads(frame)["id"] for frame, _ in heard]
-            mine = [oid for oid in set(ids) if str(stored[oid]["follower_id"]) == follower]
-            wrong["foreign"] += len(set(ids)) - len(mine)
-            wrong["doubled"] += len(ids) - len(set(ids))
-            wrong["missing"] += trades - len(mine)
-            for oid, (_, at) in zip(ids, heard, strict=True):
-                executed: datetime = stored[oid]["executed_at"]
-                milliseconds.append(at * 1000 - _epoch_ms(executed))
+            entry = stored[follower]
+            if [json.loads(frame)["id"] for frame, _ in heard] != [str(entry["_id"])]:
+                wrong.append(follower)
+                continue
+            executed = entry["executed_at"].replace(tzinfo=UTC).timestamp()
+            milliseconds.append((heard[0][1] - executed) * 1_000)
+        check(not wrong, f"frames missing, doubled or somebody else's for {len(wrong)} followers, such as {wrong[:3]}")
         milliseconds.sort()
         return {
-            "p50_ms": round(percentile(milliseconds, 0.5)),
-            "p99_ms": round(percentile(milliseconds, 0.99)),
-            **wrong,
+            "event to frame: p50 ms": percentile(milliseconds, 0.5),
+            "event to frame: p99 ms": percentile(milliseconds, 0.99),
+            "event to frame: max ms": milliseconds[-1],
         }
 
 
-def _epoch_ms(stored: datetime) -> float:
-    from followers.clock import as_utc
-
-    return as_utc(stored).timestamp() * 1000
-
-
-def _rss_bytes(child: Child) -> int:
-    for line in Path(f"/proc/{child.pid}/status").read_text().splitlines():
+def _rss_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ValueError("no VmRSS")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,111 +1,136 @@
-"""What a vendor that never answers costs the other channels: `python -m bench.vendor_hang [ALERTS] [ROUNDS]`.
-
-Each round publishes a trade to ALERTS followers on OneSignal and at once trades to 500 followers on each of FCM and
-APNs: once with every vendor at 30 ms, once with OneSignal hanging. Prints one JSON object: the other channels' p99
-from the trade to the vendor's acceptance in both, their ratio (meant to stay below 2), and after how many seconds
-OneSignal's breaker opened (meant to stay below 10). The runs are paired, so that the machine's drift counts little.
-"""
+"""A vendor that never answers, with thousands of alerts for it: what it costs the other channels, and its breaker."""
 
 # ruff: noqa: PLC0415  # Models can be imported only once Django is set up.
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from statistics import median
 from typing import Any
 
-from bench.system import System, percentile, running
+from bench.contestants import NOTIFYHUB
+from bench.measure import percentile
+from bench.report import Limit, Report, say
+from bench.stage import LATENCY_MS, Stage, check, set_up, table
+from devstack.vendors.client import Sandbox
+from devstack.vendors.process import VendorProcess
 
-OTHERS = {"fcm": 500, "apns": 500}
+OTHERS = ("fcm", "apns")
+OF_EACH = 500
 TRADES = 4
-LATENCY_MS = 30
 SETTINGS = {"VALIDITY_CRYPTO_ENTRY_SECONDS": "30", "BREAKER_PAUSE_SECONDS": "2"}
+LIMITS = {"others, hanging / healthy: p99": Limit(most=2), "breaker opened after s": Limit(most=10)}
+ALERTS, CHANGES = "notifications_notification", "delivery_breakerchange"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The other channels' latency while one vendor hangs.")
-    parser.add_argument("alerts", type=int, nargs="?", default=5_000)
-    parser.add_argument("rounds", type=int, nargs="?", default=3)
-    arguments = parser.parse_args()
-    with running({"T-hung": {"onesignal": arguments.alerts}, "T-others": OTHERS}, SETTINGS) as system:
-        for vendor in ("fcm", "apns", "onesignal"):
-            system.sandbox.behave(vendor, latency_ms=LATENCY_MS, keep_bodies=False)
-        _round(system, arguments.alerts, hang=False)  # Warm.
-        rounds = [_pair(system, arguments.alerts) for _ in range(arguments.rounds)]
-    print(json.dumps({"alerts": arguments.alerts, "rounds": rounds, **_summary(rounds)}, indent=2))  # noqa: T201
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--alerts", type=int, default=5_000, help="for the vendor that hangs")
 
 
-def _pair(system: System, alerts: int) -> dict[str, Any]:
-    healthy = _round(system, alerts, hang=False)
-    hanging = _round(system, alerts, hang=True)
-    return {
-        "p99_ms_healthy": healthy["p99_ms"],
-        "p99_ms_hanging": hanging["p99_ms"],
-        "ratio": round(hanging["p99_ms"] / healthy["p99_ms"], 2),
-        "breaker_opened_after_seconds": hanging["opened_after"],
-        "hung_ended_as": hanging["hung"],
-    }
+def run(arguments: argparse.Namespace) -> Report:
+    """Each round is a pair, so that the machine's drift counts little: the same trades with every vendor at 30 ms, and
+    with OneSignal hanging."""
+    alerts, rounds, ends = arguments.alerts, [], []
+
+    def endpoints(number: int) -> list[dict[str, str]]:
+        if number <= alerts:
+            return [{"channel": "onesignal", "address": f"00000000-0000-4000-8000-{number:012x}"}]
+        if number % 2:
+            return [{"channel": "fcm", "address": f"fcm-token-{number:0140x}", "platform": "android"}]
+        return [{"channel": "apns", "address": f"{number:064x}", "platform": "ios"}]
+
+    audiences = {"T-hung": alerts, "T-others": OF_EACH * len(OTHERS)}
+    with _sandbox() as vendors:
+        settings = {**vendors.env, **SETTINGS, **dict(arguments.setting)}
+        with set_up(audiences, settings, endpoints) as stage, NOTIFYHUB.running(stage):
+            _trades(stage, vendors.sandbox, hang=False)  # Warm.
+            for _ in range(arguments.rounds):
+                healthy, retried, _ = _trades(stage, vendors.sandbox, hang=False)
+                began = datetime.now(UTC)
+                hanging, retried_too, hung = _trades(stage, vendors.sandbox, hang=True)
+                ends.append(_ends(hung, alerts))
+                rounds.append({
+                    "others, healthy: p99 ms": healthy,
+                    "others, hanging: p99 ms": hanging,
+                    "others, hanging / healthy: p99": hanging / healthy,
+                    "others, healthy: attempts repeated": retried,
+                    "others, hanging: attempts repeated": retried_too,
+                    "breaker opened after s": _opened_after(began),
+                })  # fmt: skip
+                say(f"vendor_hang: {rounds[-1]}")
+                _recover(stage, vendors.sandbox)
+    return Report("vendor_hang", rounds, LIMITS, {"alerts": alerts, "how the hung ones ended": ends})
 
 
-def _round(system: System, alerts: int, hang: bool) -> dict[str, Any]:
-    rules = [{"match": {}, "hang": True}] if hang else []
-    system.sandbox.behave("onesignal", latency_ms=LATENCY_MS, keep_bodies=False, rules=rules)
-    began = datetime.now(UTC)
-    hung = system.publish("T-hung", productType="CRYPTO")
-    events = [system.publish("T-others") for _ in range(TRADES)]
-    found = []
-    for event in events:
-        for channel in OTHERS:
-            system.wait_until_sent(event, sum(OTHERS.values()), channel)
-            found += system.latencies(event, channel)
-    system.wait_until_sent(hung, alerts, "onesignal")
-    p99 = round(percentile(sorted(found), 0.99))
-    result: dict[str, Any] = {"p99_ms": p99, "opened_after": None, "hung": _states(hung)}
-    if hang:
-        result["opened_after"] = _opened_after(began)
-        _recover(system)
-    return result
+@contextmanager
+def _sandbox() -> Iterator[VendorProcess]:
+    """All vendors; the stage's own one knows FCM alone, and always answers."""
+    with tempfile.TemporaryDirectory(prefix="notifyhub-bench-") as directory, VendorProcess(directory) as vendors:
+        for vendor in OTHERS:
+            vendors.sandbox.behave(vendor, latency_ms=LATENCY_MS, keep_bodies=False)
+        yield vendors
 
 
-def _states(event: str) -> dict[str, int]:
-    from followers.mongo import collection
-    from notifications.models import Notification
+def _trades(stage: Stage, sandbox: Sandbox, hang: bool) -> tuple[float, int, str]:
+    """A trade for OneSignal and at once some for the other channels. Returns the p99 of these from the trade to the
+    vendor's acceptance, in milliseconds; how many attempts it took beyond one each, as a retry alone takes ten
+    seconds; and the first trade's event id, once all of its alerts have ended."""
+    sandbox.behave(
+        "onesignal", latency_ms=LATENCY_MS, keep_bodies=False, rules=[{"match": {}, "hang": True}] if hang else []
+    )
+    hung = stage.publish("T-hung", productType="CRYPTO")
+    found: list[tuple[float, int]] = []
+    for event in [stage.publish("T-others") for _ in range(TRADES)]:
+        _wait_until_ended(stage, event, "T-others")
+        stage.verify(event, "T-others")
+        found += _latencies(event)
+    _wait_until_ended(stage, hung, "T-hung")
+    return percentile(sorted(late for late, _ in found), 0.99), sum(repeats for _, repeats in found), hung
+
+
+def _wait_until_ended(stage: Stage, event: str, trader: str) -> None:
+    ended = {**_of(event), "state": {"$ne": "pending"}}
+    due = stage.audiences[trader]
+    stage.wait(lambda: table(ALERTS).count_documents(ended) == due, f"{due} alerts at an end", 0.2)
+
+
+def _of(event: str) -> dict[str, Any]:
     from notifications.statements import event_id
 
-    pipeline: list[dict[str, Any]] = [
-        {"$match": {"event_id": event_id(event)}},
-        {"$unwind": "$deliveries"},
-        {"$match": {"deliveries.channel": "onesignal"}},
-        {"$group": {"_id": "$deliveries.state", "count": {"$sum": 1}}},
-    ]
-    return {row["_id"]: row["count"] for row in collection(Notification).aggregate(pipeline)}
+    return {"event_id": event_id(event)}
 
 
-def _opened_after(began: datetime) -> float | None:
-    from delivery.models import BreakerChange
-    from followers.mongo import collection
+def _latencies(event: str) -> Iterator[tuple[float, int]]:
+    """Milliseconds to the acceptance, and the attempts before it, of each alert on the other channels."""
+    for row in table(ALERTS).find(_of(event), {"executed_at": 1, "deliveries": 1}):
+        for delivery in row["deliveries"]:
+            if delivery["channel"] in OTHERS:
+                seconds = (delivery["sent_at"] - row["executed_at"]).total_seconds()
+                yield seconds * 1_000, len(delivery["attempt_log"]) - 1
 
+
+def _ends(event: str, alerts: int) -> dict[str, int]:
+    """How the hung deliveries ended: never sent and expired, or perhaps accepted and in review."""
+    ends: Counter[str] = Counter()
+    for row in table(ALERTS).find(_of(event), {"deliveries": 1, "review": 1}):
+        (delivery,) = (one for one in row["deliveries"] if one["channel"] == "onesignal")
+        is_open = bool(row["review"] and row["review"]["open"])
+        ends[delivery["state"] + (", in review" if is_open else "")] += 1
+    check(set(ends) <= {"expired", "unknown, in review"} and ends.total() == alerts, f"the hung alerts ended as {ends}")
+    return dict(ends)
+
+
+def _opened_after(began: datetime) -> float:
     query = {"channel": "onesignal", "status_after": "open", "at": {"$gte": began}}
-    opened = collection(BreakerChange).find_one(query, sort=[("at", 1)])
-    return round((opened["at"].replace(tzinfo=UTC) - began).total_seconds(), 1) if opened else None
+    opened: dict[str, Any] | None = table(CHANGES).find_one(query, sort=[("at", 1)])
+    check(opened is not None, "the breaker has opened")
+    return (opened or {})["at"].replace(tzinfo=UTC).timestamp() - began.timestamp()
 
 
-def _recover(system: System) -> None:
+def _recover(stage: Stage, sandbox: Sandbox) -> None:
     """The vendor is well again; the next round begins with a closed breaker."""
-    system.sandbox.behave("onesignal", latency_ms=LATENCY_MS, keep_bodies=False)
-    event = system.publish("T-hung")
-    while system.queued(event, "onesignal"):
-        time.sleep(0.2)
-
-
-def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "ratio_median": median(r["ratio"] for r in rounds),
-        "breaker_opened_after_seconds_max": max(r["breaker_opened_after_seconds"] for r in rounds),
-    }
-
-
-if __name__ == "__main__":
-    main()
+    sandbox.behave("onesignal", latency_ms=LATENCY_MS, keep_bodies=False)
+    _wait_until_ended(stage, stage.publish("T-hung"), "T-hung")

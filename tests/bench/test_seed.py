@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.seed import Audience, seeding
+from bench.seed import Audience, follow_since, seeding
 from bench.visits import Visit, Visitor, explained, in_words, statements_of
 from delivery.proof import prove
 from followers import clock
@@ -25,6 +25,7 @@ FATES = ("sent", "SENDER_ID_MISMATCH", "http_503", "no_answer", "")
 def seed(followers: int) -> tuple[Any, list[Any]]:
     trader = world.make_trader()
     people = [world.make_follower(trader, "fcm", "sms") for _ in range(followers)]
+    follow_since(clock.now() - timedelta(days=1))
     with seeding() as seeder:
         audience = Audience.of(trader.external_id)
         event = seeder.trade(audience, clock.now() - timedelta(seconds=10))
@@ -39,7 +40,7 @@ def test_what_is_seeded_is_what_the_pipeline_would_have_left() -> None:
     # The proof finds each follower's alert, and each delivery sent, ended, in a batch, or with a wake-up ahead
     proof = prove()
     assert proof.holds, proof.as_json()["findings"]
-    assert proof.tally.alerts == len(people) == collection(InAppEntry).count_documents({})
+    assert proof.tally.alerts == proof.tally.owed == len(people) == collection(InAppEntry).count_documents({})
     # And the database has nothing to add to what is derived
     assert collection(Notification).update_many({}, derive()).modified_count == 0
     opened = list(collection(Notification).find({"review.open": True}))

@@ -27,9 +27,14 @@ VENDORS = ("apns", "fcm", "twilio", "discord", "onesignal")
 CHANNELS = ("apns", "fcm", "sms", "discord", "onesignal")
 
 
-def audience(trader: Any, size: int, channels: tuple[str, ...] = CHANNELS) -> dict[Any, tuple[str, Decimal]]:
-    """Many followers at once: every channel in turn, every sixth without any. Follower → (channel, portfolio)."""
-    kinds = (*channels, "")
+def audience(
+    trader: Any, size: int, channels: tuple[str, ...] = CHANNELS, all_reachable: bool = False
+) -> dict[Any, tuple[str, Decimal]]:
+    """Many followers at once: every channel in turn, and then one without any, unless all are to have an address.
+
+    Returns follower → (channel, portfolio).
+    """
+    kinds = channels if all_reachable else (*channels, "")
     followers = [
         Follower(external_id=f"{trader.external_id}-F{n}", portfolio_value=Decimal(2_000 + 37 * n), currency="INR")
         for n in range(size)

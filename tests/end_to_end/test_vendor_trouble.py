@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from statistics import pstdev
 from typing import Any
 
@@ -16,6 +17,7 @@ from devstack.vendors.client import Sandbox
 from followers.models import Endpoint
 from followers.mongo import collection
 from notifications.models import Notification
+from notifications.statements import event_id
 from tests.end_to_end.processes import Processes, wait_until
 from tests.end_to_end.test_end_to_end import all_settled, audience
 from tests.pipeline import world
@@ -35,8 +37,7 @@ def test_five_thousand_alerts_to_a_sick_vendor_all_arrive_or_find_their_address_
 ) -> None:
     size = 5_000
     trader = world.make_trader()
-    audience(trader, size, channels=("fcm",) * 5)  # Every sixth follower has no device: 833 alerts are in-app only.
-    devices = Endpoint.objects.count()
+    audience(trader, size, channels=("fcm",), all_reachable=True)
     vendors.behave(
         "fcm",
         seed=4,
@@ -54,37 +55,49 @@ def test_five_thousand_alerts_to_a_sick_vendor_all_arrive_or_find_their_address_
     publish(event)
     wait_until(collection(Notification), all_settled(size), "everything settled", seconds=240)
 
-    sent = [d for row in world.alerts(event) for d in row["deliveries"] if d["channel"] == "fcm"]
-    assert len(sent) == devices
+    deliveries = [d for row in world.alerts(event) for d in row["deliveries"] if d["channel"] == "fcm"]
+    assert len(deliveries) == size
     dead = Endpoint.objects.filter(active=False, deactivated_reason="UNREGISTERED").count()
-    assert Counter((d["state"], d["error_code"]) for d in sent) == {
-        ("sent", ""): devices - dead,
-        ("failed", "UNREGISTERED"): dead,
-    }
-    assert 0.01 * devices < dead < 0.03 * devices
+    # An attempt without an answer (this machine can be too busy for one within FCM_TIMEOUT_SECONDS) may have arrived:
+    # an address that is then found dead leaves the delivery unknown, not failed.
+    doubtful = sum(1 for d in deliveries if d["error_code"] == "UNREGISTERED" and outcomes(d)["unknown"])
+    assert Counter((d["state"], d["error_code"]) for d in deliveries) == +Counter({
+        ("sent", ""): size - dead, ("failed", "UNREGISTERED"): dead - doubtful, ("unknown", "UNREGISTERED"): doubtful,
+    })  # fmt: skip
+    assert 0.01 * size < dead < 0.03 * size
 
     # Counted truly: each request that the vendor saw stands in a log, and each that spent an attempt is counted.
     stats = vendors.stats("fcm")
+    attempts = sum((outcomes(d) for d in deliveries), Counter[str]())
     answered = stats["accepted"] + sum(stats["refused"].values())
-    assert answered == sum(len(d["attempt_log"]) for d in sent)
-    assert stats["accepted"] == devices - dead
-    for delivery in sent:
-        assert delivery["attempts"] == sum(1 for a in delivery["attempt_log"] if a["outcome"] != "throttled")
-
-    waits = _waits(sent)
-    assert waits["throttled"], "Some of them were to be throttled."
-    assert min(waits["throttled"]) >= RETRY_AFTER, "No attempt comes before its Retry-After."
-    # Retries are spread: base + uniform(0, 2 × base) has a deviation of 0.58 × base.
-    base = float(processes.env["FCM_RETRY_BASE_SECONDS"])
-    assert min(waits["retry"]) >= base
-    assert pstdev(waits["retry"]) > 0.3 * base
-
-
-def _waits(deliveries: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Seconds from an answer to the next attempt, by what the answer was; of each delivery's first retry only."""
-    waits: dict[str, list[float]] = {"throttled": [], "retry": []}
+    assert attempts.total() - attempts["unknown"] <= answered <= attempts.total()
+    assert stats["accepted"] - stats["repeats_under_key"] == size - dead
+    assert stats["repeats_under_key"] <= attempts["unknown"]
+    assert stats["duplicates"] == 0
     for delivery in deliveries:
-        for before, after in zip(delivery["attempt_log"][:1], delivery["attempt_log"][1:2], strict=False):
+        assert delivery["attempts"] == len(delivery["attempt_log"]) - outcomes(delivery)["throttled"]
+
+    first, all_waits = _waits(deliveries, only_first=True), _waits(deliveries)
+    assert all_waits["throttled"], "Some of them were to be throttled."
+    assert len(all_waits["throttled"]) > len(first["throttled"]), "Some of them later than at their first attempt."
+    assert min(all_waits["throttled"]) >= RETRY_AFTER, "No attempt comes before its Retry-After."
+    # Retries are spread: the first one waits base + uniform(0, 2 × base), with a deviation of 0.58 × base.
+    base = float(processes.env["FCM_RETRY_BASE_SECONDS"])
+    assert min(all_waits["retry"]) >= base
+    assert pstdev(first["retry"]) > 0.3 * base
+
+
+def outcomes(delivery: dict[str, Any]) -> Counter[str]:
+    """How many of its attempts ended how."""
+    return Counter(attempt["outcome"] for attempt in delivery["attempt_log"])
+
+
+def _waits(deliveries: list[dict[str, Any]], only_first: bool = False) -> dict[str, list[float]]:
+    """Seconds from an answer to the next attempt, by what the answer was; of each delivery's first one or of all."""
+    waits: dict[str, list[float]] = defaultdict(list)
+    for delivery in deliveries:
+        pairs = list(pairwise(delivery["attempt_log"]))
+        for before, after in pairs[:1] if only_first else pairs:
             answered = before["at"] + timedelta(milliseconds=before["latency_ms"] or 0)
             waits[before["outcome"]].append((after["at"] - answered).total_seconds())
     return waits
@@ -93,31 +106,43 @@ def _waits(deliveries: list[dict[str, Any]]) -> dict[str, list[float]]:
 def test_vendor_that_never_answers_holds_up_nobody_else_and_its_alerts_end_explained(
     processes: Processes, publish: Publish, vendors: Sandbox
 ) -> None:
-    size = 1_200
-    trader = world.make_trader()
-    audience(trader, size, channels=("onesignal", "fcm"))
-    vendors.behave("onesignal", rules=[{"match": {}, "hang": True}])
-    processes.env |= {"VALIDITY_CRYPTO_ENTRY_SECONDS": "25", "BREAKER_PAUSE_SECONDS": "2"}
-    event = world.trade(trader, productType="CRYPTO")
+    hanging, well = 5_000, 500
+    stuck_trader, trader = world.make_trader(), world.make_trader()
+    audience(stuck_trader, hanging, channels=("onesignal",), all_reachable=True)
+    audience(trader, well, channels=("fcm",), all_reachable=True)
+    processes.env |= {"VALIDITY_CRYPTO_ENTRY_SECONDS": "20", "BREAKER_PAUSE_SECONDS": "2"}
     for command in ("consume_trades", "dispatch_due"):
         processes.manage(command)
     processes.workers()
+    warm_trader = world.make_trader()
+    world.make_follower(warm_trader, "fcm", "onesignal")
+    publish(world.trade(warm_trader))
+    wait_until(collection(Notification), all_settled(1), "every process at work")
+    vendors.reset()
+    vendors.behave("onesignal", rules=[{"match": {}, "hang": True}])
+    stuck, event = world.trade(stuck_trader, productType="CRYPTO"), world.trade(trader, productType="CRYPTO")
 
-    publish(event)
+    published = world.clock.now()
+    publish(stuck, event)
     rows = collection(Notification)
+    stuck_rows = {"event_id": event_id(stuck["eventId"])}
     fcm_sent = {"deliveries": {"$elemMatch": {"channel": "fcm", "state": "sent"}}}
-    hung_ended = {"deliveries": {"$elemMatch": {"channel": "onesignal", "state": {"$ne": "queued"}}}}
-    wait_until(rows, lambda: rows.count_documents(fcm_sent) == size // 3, "the other channel is done")
-    assert rows.count_documents(hung_ended) == 0, "The other channel did not wait for the hanging one."
-    wait_until(rows, all_settled(size), "everything settled", seconds=120)
+    wait_until(rows, lambda: rows.count_documents(fcm_sent) == 1 + well, "the other channel is done")
+    assert rows.count_documents({**stuck_rows, "state": {"$ne": "pending"}}) == 0, "It did not wait for the other one."
+    wait_until(rows, all_settled(1 + hanging + well), "everything settled", seconds=120)
 
-    opened = collection(BreakerChange).find_one({"channel": "onesignal"}, sort=[("at", 1)])
+    opened = collection(BreakerChange).find_one({"channel": "onesignal", "status_after": "open"}, sort=[("at", 1)])
     assert opened is not None
+    assert world.clock.as_utc(opened["at"]) - published < timedelta(seconds=10)
     assert "slow or unanswered" in opened["reason"]
-    hung = [d for row in world.alerts(event) for d in row["deliveries"] if d["channel"] == "onesignal"]
-    assert len(hung) == size // 3
-    # Without an answer: perhaps accepted. Never sent: expired. Nothing else, and nothing unexplained.
-    states = Counter((d["state"], any(a["outcome"] == "unknown" for a in d["attempt_log"])) for d in hung)
-    assert set(states) == {("unknown", True), ("expired", False)}
-    assert all(d["error_code"] and d["error_message"] for d in hung)
     assert collection(BreakerChange).count_documents({"channel": "fcm"}) == 0
+    # Without an answer: perhaps accepted, and in review. Never sent: expired. Nothing else, and nothing unexplained.
+    alerts = world.alerts(stuck)
+    hung = [d for row in alerts for d in row["deliveries"] if d["channel"] == "onesignal"]
+    ends = Counter((d["state"], bool(outcomes(d)["unknown"])) for d in hung)
+    assert set(ends) == {("unknown", True), ("expired", False)}
+    assert ends.total() == hanging
+    assert sum(bool(row["review"] and row["review"]["open"]) for row in alerts) == ends["unknown", True]
+    assert all(d["error_code"] and d["error_message"] for d in hung)
+    stats = vendors.stats("onesignal")
+    assert (stats["accepted"], stats["requests"]) == (0, sum(len(d["attempt_log"]) for d in hung))

@@ -164,9 +164,11 @@ def test_example_file_names_every_setting() -> None:
 
 def test_channel_policies_come_from_their_settings() -> None:
     read = "settings.CHANNEL_POLICIES['fcm']"
-    script = f"from django.conf import settings; p = {read}; print(p.max_attempts, p.timeout_seconds)"
+    script = (
+        f"from django.conf import settings; p = {read}; print(p.max_attempts, p.timeout_seconds, p.rate_per_second)"
+    )
     ended = run("manage.py", "shell", "-v", "0", "-c", script, FCM_MAX_ATTEMPTS="3", FCM_TIMEOUT_SECONDS="2.5")
-    assert ended.stdout.split() == ["3", "2.5"]
+    assert ended.stdout.split() == ["3", "2.5", "10000.0"], "Unless told otherwise, what FCM lets a project send."
     assert set(DEFAULT_POLICIES) == {"apns", "fcm", "sms", "discord", "onesignal"}
 
 
