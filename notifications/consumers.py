@@ -169,6 +169,9 @@ class InboxConsumer(AsyncWebsocketConsumer):
     def end_silence(self) -> None:
         self._end(CloseCode.SILENT, "silent")
 
+    def end_erased(self) -> None:
+        self._end(CloseCode.FORBIDDEN, tokens.TokenErrorCode.FOLLOWER_UNKNOWN.value)
+
     @property
     def is_busy(self) -> bool:
         return not self._outbox.is_empty

@@ -16,7 +16,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from followers import clock
+from followers import clock, erasures
 from followers.api import cursors
 from followers.api.authentication import IsKnown
 from followers.api.codes import ErrorCode
@@ -296,10 +296,10 @@ class TokensView(ServiceView):
     def post(self, request: Request) -> Response:
         wanted = serializers.MintSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
-        follower = Follower.objects.filter(external_id=wanted.validated_data["follower_id"]).first()
+        follower = erasures.find_present(wanted.validated_data["follower_id"])
         if follower is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
-        return Response({"token": tokens.mint(follower), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201)
+        return Response({"token": tokens.mint(Follower(pk=follower)), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201)
 
 
 def shown(entry: dict[str, Any]) -> dict[str, Any]:
