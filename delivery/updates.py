@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pymongo
 import structlog
+from bson import ObjectId
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
@@ -45,7 +46,7 @@ STORE_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An update to be published, to a trader's followers, to named ones or to one by our id. Its lengths are those of the model."""
+    """An update to be published, to one of three audiences. Its lengths are those of the model."""
 
     external_id: str  # The caller's; publishing under it again changes nothing.
     title: str

@@ -196,7 +196,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
         missed_since = self.missed_since
         await self._send_frame(frames.unread_count(await _in_thread(inbox.unread_count)(self.follower_id, clock.now())))
         if missed_since is not None:
-            await self._resume(Resume(missed_since), told=frozenset(self.told))
+            await self._resume(Resume(missed_since, tuple(map(ObjectId, self.told))))
         if self._waiting is not None:
             await self._resume(self._waiting)
             self._waiting = None
@@ -257,17 +257,20 @@ class InboxConsumer(AsyncWebsocketConsumer):
         read = await _in_thread(inbox.mark_many_read)(self.follower_id, now, None, now)
         await _in_thread(live.push_read)(self.follower_id, read, now)
 
-    async def _resume(self, frame: Resume, told: Collection[str] = ()) -> None:
-        """Sends what is in the inbox since then; of what this socket has `told` of, whether it is read."""
-        for entry in await _in_thread(inbox.gone)(self.follower_id, frame.known, clock.now()) if frame.known else ():
-            await self._send_frame(frames.removed(entry, RemovalReason.OUTDATED))
-        pages = inbox.pages_since(self.follower_id, frame.since, clock.now())
+    async def _resume(self, frame: Resume) -> None:
+        """Sends of each known entry whether it is gone or read, and what else is in the inbox since then."""
+        now, known = clock.now(), {}
+        if frame.known:
+            known = await _in_thread(inbox.read_times)(self.follower_id, frame.known, now)
+        for oid in frame.known:
+            there = frames.updated(oid, known[oid]) if oid in known else None
+            await self._send_frame(there or frames.removed(oid, RemovalReason.OUTDATED))
+        pages = inbox.pages_since(self.follower_id, frame.since, now)
         while page := await _in_thread(next)(pages, None):
             for entry in page:
-                if str(entry["_id"]) in told:
-                    await self._send_frame(frames.updated(entry["_id"], entry["read_at"]))
-                else:
+                if str(entry["_id"]) not in self.told:
                     self.told.append(str(entry["_id"]))
+                if entry["_id"] not in known:
                     await self._send_frame(frames.created(entry))
 
     async def _send_frame(self, frame: dict[str, Any]) -> None:

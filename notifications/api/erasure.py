@@ -48,8 +48,9 @@ class FollowerEraseView(ServiceView):
         summary="Erase a follower",
         description="Addresses, follows and inbox go, and what is unsent is cancelled. Alerts stay without a name, or "
         "go as well, as the server is set up. What a worker is sending at that moment still arrives: call again a "
-        "minute later, and what it left goes too; the report adds up. The follower's app is told `follower_unknown` from "
-        "the next second on, and its sockets are closed. The key needs the scope `followers:erase`.",
+        "minute later, and what it left goes too; the report adds up. The follower's app is told "
+        "`follower_unknown` from the next second on, and its sockets are closed. The key needs the scope "
+        "`followers:erase`.",
         parameters=[path_external_id("external_id", "The follower's external id.", "F-1", "^.{1,128}$")],
         responses={200: ErasureSerializer, **problems(404)},
         examples=[answered("A report", EXAMPLE)],

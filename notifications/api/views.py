@@ -155,7 +155,7 @@ class EntryReadView(EntryChangeView):
     patch=extend_schema(
         operation_id="inbox_entry_unread",
         summary="Mark an alert as unread",
-        description="It counts as new again, on every device.",
+        description="It counts as new again, on every device. What has left the inbox cannot.",
         **_ENTRY,
     )
 )
@@ -217,6 +217,18 @@ _MANY: dict[str, Any] = {
 class InboxReadView(ManyChangeView):
     change = staticmethod(inbox.mark_many_read)
     tell = staticmethod(live.push_read)
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="inbox_unread",
+        summary="Mark many as unread",
+        **_MANY,
+    )
+)
+class InboxUnreadView(ManyChangeView):
+    change = staticmethod(inbox.mark_many_unread)
+    tell = staticmethod(_tell_unread)
 
 
 @extend_schema_view(
@@ -299,7 +311,9 @@ class TokensView(ServiceView):
         follower = erasures.find_present(wanted.validated_data["follower_id"])
         if follower is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
-        return Response({"token": tokens.mint(Follower(pk=follower)), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201)
+        return Response(
+            {"token": tokens.mint(Follower(pk=follower)), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201
+        )
 
 
 def shown(entry: dict[str, Any]) -> dict[str, Any]:
