@@ -55,7 +55,8 @@ class InboxConsumer(AsyncWebsocketConsumer):
     fetches a ticket by its token, and connects with `?ticket=`; the socket still ends with the token.
 
     On connect the client is told its unread count. What it missed it asks for by `resume`, naming the `created_at` of
-    the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has.
+    the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has. Of those
+    that it names as known it is told whether they are read, or gone.
     """
 
     channel_layer_alias = "none"

@@ -274,6 +274,8 @@ class EntryAckView(FollowerView):
 
 
 class TicketView(FollowerView):
+    answers_are_secret = True
+
     @extend_schema(
         operation_id="ws_ticket",
         tags=["Inbox"],
@@ -291,6 +293,7 @@ class TicketView(FollowerView):
 
 class TokensView(ServiceView):
     scope = Scope.TOKENS_MINT
+    answers_are_secret = True
 
     @extend_schema(
         operation_id="tokens_mint",
