@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -15,7 +17,7 @@ from notifications import tickets, tokens
 from notifications.consumers import SUBPROTOCOL
 from notifications.erasure import erase
 from tests.api.conftest import as_service
-from tests.web.server import Server, app, raw_socket, running_server
+from tests.web.server import ANSWER_SECONDS, Server, app, raw_socket, running_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,20 +25,25 @@ UNKNOWN = (4403, "follower_unknown")
 
 
 @pytest.fixture
-def own_server(transactional_db: None) -> Iterator[Server]:
+def own_server(transactional_db: None, settings: Any) -> Iterator[Server]:
+    settings.PRESENCE_TTL_SECONDS = 3  # Renewed, and looked around, every second.
     with running_server() as started:
         yield started
 
 
 async def closing(socket: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            await socket.recv()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                await socket.recv()
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
-async def test_every_open_socket_of_theirs_ends(server: Server, ann: Follower, bob: Follower):
+async def test_every_open_socket_of_theirs_ends_at_once(
+    server: Server, ann: Follower, bob: Follower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("notifications.sockets.LOOK_SECONDS", 3_600)
     token = tokens.mint(ann)
     async with app(server, token) as phone, app(server, token) as tablet, app(server, tokens.mint(bob)) as other:
         service = await sync_to_async(as_service)(Scope.FOLLOWERS_ERASE)
