@@ -260,7 +260,8 @@ class InboxConsumer(AsyncWebsocketConsumer):
 
     async def _resume(self, frame: Resume) -> None:
         """Sends of each known entry whether it is gone or read, and what else is in the inbox since then."""
-        now, known = clock.now(), {}
+        now = clock.now()
+        known: dict[ObjectId, datetime | None] = {}
         if frame.known:
             known = await _in_thread(inbox.read_times)(self.follower_id, frame.known, now)
         for oid in frame.known:

@@ -52,7 +52,7 @@ def somebodys_site(host: str, inbox: Inbox, token: str) -> Iterator[str]:
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             self.wfile.write(
-                f'<!doctype html><script type="module" src="{inbox.address}/static/notifications/notifyhub-inbox.js">'
+                f'<!doctype html><body style="text-align: right"><script type="module" src="{inbox.address}/static/notifications/notifyhub-inbox.js">'
                 f'</script><notifyhub-inbox base="{inbox.address}" token="{token}" open></notifyhub-inbox>'.encode()
             )
 

@@ -970,7 +970,11 @@ h2 { font-size: 18px; font-weight: 680; letter-spacing: -.015em; line-height: 32
   header { padding: max(12px, env(safe-area-inset-top)) 10px 12px 16px; }
   .entry { padding-inline: 18px 16px; }
   .icon { width: 40px; height: 40px; font-size: 17px; }
-  .foot { min-height: 40px; margin-top: 2px; }
+  .row { flex-wrap: wrap; }
+  .what { flex: 1 1 150px; }
+  .price b, .quantity { min-width: 0; overflow-wrap: anywhere; }
+  .quantity { flex: 0 1 auto; margin-inline-start: auto; }
+  .foot { flex-wrap: wrap; gap: 0 14px; min-height: 40px; margin-top: 2px; }
   .actions { gap: 0; }
   .actions { opacity: 1; }
 }
