@@ -36,6 +36,11 @@ def demo(settings: Any) -> None:
     settings.DEMO_INBOX = True
 
 
+PAGE = """<!doctype html><body style="text-align: right">
+<script type="module" src="{inbox}/static/notifications/notifyhub-inbox.js"></script>
+<notifyhub-inbox base="{inbox}" token="{token}" open></notifyhub-inbox>"""
+
+
 class Inbox:
     """Where NotifyHub is; known once the pages' origins are."""
 
@@ -51,10 +56,7 @@ def somebodys_site(host: str, inbox: Inbox, token: str) -> Iterator[str]:
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
-            self.wfile.write(
-                f'<!doctype html><body style="text-align: right"><script type="module" src="{inbox.address}/static/notifications/notifyhub-inbox.js">'
-                f'</script><notifyhub-inbox base="{inbox.address}" token="{token}" open></notifyhub-inbox>'.encode()
-            )
+            self.wfile.write(PAGE.format(inbox=inbox.address, token=token).encode())
 
         def log_message(self, *arguments: Any) -> None:
             """The tests' output is not its log."""
