@@ -135,9 +135,11 @@ class ApiSchema(AutoSchema):
         return None if self.method == "DELETE" else super().get_request_serializer()
 
     def _get_request_body(self, direction: str = "request") -> Any:
-        """OpenAPI 3.1 lets a DELETE have a body, which the library does not know yet."""
-        if self.method != "DELETE" or self.get_request_serializer() is None:
-            return super()._get_request_body(direction)
+        """OpenAPI 3.1 lets a DELETE have a body, and "one of these fields" needs one; the library knows neither."""
+        serializer = self.get_request_serializer()
+        if self.method != "DELETE" or serializer is None:
+            body = super()._get_request_body(direction)
+            return {**body, "required": True} if body and hasattr(serializer, "also") else body
         self.method = "POST"
         try:
             return super()._get_request_body(direction)

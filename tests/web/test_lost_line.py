@@ -109,8 +109,12 @@ async def test_both_end_with_what_is_stored(server: Server, ann: Follower):
 
 async def test_what_another_device_did_meanwhile_is_seen_on_both(server: Server, ann: Follower):
     at = clock.now()
+    over = at + timedelta(minutes=5)
     old, new = [
-        [await stored_entry(ann, at - timedelta(seconds=age + n), read_at=read) for n, read in enumerate(READ_BEFORE)]
+        [
+            await stored_entry(ann, at - timedelta(seconds=age + n), read_at=read, expires_at=over)
+            for n, read in enumerate(READ_BEFORE)
+        ]
         for age in (600, 10)  # The first are older than what a resume brings again.
     ]
     steady, lossy = Client(server, tokens.mint(ann)), Client(server, tokens.mint(ann))
