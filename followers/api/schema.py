@@ -136,10 +136,11 @@ class ApiSchema(AutoSchema):
 
     def _get_request_body(self, direction: str = "request") -> Any:
         """OpenAPI 3.1 lets a DELETE have a body, and "one of these fields" needs one; the library knows neither."""
-        serializer = self.get_request_serializer()
-        if self.method != "DELETE" or serializer is None:
+        if self.method != "DELETE" or self.get_request_serializer() is None:
             body = super()._get_request_body(direction)
-            return {**body, "required": True} if body and hasattr(serializer, "also") else body
+            if body and "oneOf" in getattr(self.get_request_serializer(), "also", ()):
+                body["required"] = True
+            return body
         self.method = "POST"
         try:
             return super()._get_request_body(direction)
