@@ -41,7 +41,7 @@ from notifications.sockets import Sockets, sockets_of_this_process
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SUBPROTOCOL = "notifyhub.v1"
+SUBPROTOCOL = frames.SUBPROTOCOL
 REMEMBERED = 64  # Entries that a socket knows it has told of; see `sockets`.
 
 

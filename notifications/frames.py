@@ -35,6 +35,7 @@ from followers.choices import PUSH_CHANNELS, Channel
 from followers.clock import as_utc
 from notifications.choices import AckEvent
 
+SUBPROTOCOL = "notifyhub.v1"
 MAX_FRAME_BYTES = 16_384
 MAX_KNOWN_IDS = 500
 ACK_CHANNELS = (Channel.IN_APP, *PUSH_CHANNELS)
