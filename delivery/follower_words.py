@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from followers.choices import Channel
+from followers.choices import PUSH_CHANNELS, Channel
 from followers.clock import as_utc
 from notifications.choices import DeliveryState, Reason
 from notifications.explained import WHY_NONE
@@ -31,12 +31,15 @@ BY_REASON: dict[str, str] = {
     Reason.TEST_MODE: "This system is being tested and sends to test accounts only.",
     Reason.ENDPOINT_INACTIVE: "The device was signed off, or registered by somebody else, before it was sent.",
 }
-_REFUSED = "The provider did not deliver it. Open the app on that device to register it again."
+WAITING: dict[str, str] = {
+    Reason.QUIET_HOURS: "It waits for the end of your quiet hours.",
+    Reason.SMS_LEGAL_HOURS: "It waits until SMS may be sent again where you live.",
+}
 BY_STATE: dict[str, str] = {
     DeliveryState.QUEUED: "It is on its way.",
     DeliveryState.SENT: "It was sent.",
     DeliveryState.DELIVERED: "It arrived.",
-    DeliveryState.FAILED: _REFUSED,
+    DeliveryState.FAILED: "The provider did not deliver it.",
     DeliveryState.UNKNOWN: "It may have arrived; the provider gave no answer.",
     DeliveryState.EXPIRED: BY_REASON[Reason.VALIDITY_OVER],
     DeliveryState.SKIPPED: "It was not sent.",
@@ -46,10 +49,12 @@ _DECIDED = {DeliveryState.SKIPPED, DeliveryState.EXPIRED, DeliveryState.CANCELLE
 
 
 def words(delivery: Document) -> str:
-    """One sentence on a stored delivery. What is still queued for a reason of the follower's own says so."""
+    """One sentence on a stored delivery. What still waits says for what."""
     state, code = delivery["state"], delivery["error_code"]
-    if state == DeliveryState.QUEUED and code in {Reason.QUIET_HOURS, Reason.SMS_LEGAL_HOURS}:
-        return "It waits for the end of your quiet hours."
+    if state == DeliveryState.QUEUED and code in WAITING:
+        return WAITING[code]
+    if state == DeliveryState.FAILED and delivery["channel"] in PUSH_CHANNELS:
+        return f"{BY_STATE[state]} Open the app on that device to register it again."
     if state in _DECIDED and code in BY_REASON:
         return BY_REASON[code]
     return BY_STATE[state]

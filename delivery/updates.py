@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pymongo
 import structlog
+from bson import ObjectId
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
@@ -45,13 +46,14 @@ STORE_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An update to be published, to a trader's followers or to named ones. Its lengths are those of the model."""
+    """An update to be published, to one of three audiences. Its lengths are those of the model."""
 
     external_id: str  # The caller's; publishing under it again changes nothing.
     title: str
     text: str
     trader: str = ""  # External id.
     followers: Sequence[str] = ()  # External ids, at most FOLLOWERS_MAX.
+    follower: ObjectId | None = None  # One alone, by our id: it names nobody once they are erased.
     is_test: bool = False
     published_by: str = ""
     correlation_id: str = ""  # Empty = that of the request it comes with, else a new one.
@@ -81,13 +83,14 @@ def publish_update(draft: Draft) -> Published:
     Raises
     ------
     ValueError
-        Neither a trader nor followers, or both, or too many of these.
+        None of the three audiences, or several, or too many followers.
     UnknownTraderError, UpdateConflictError
         As they say; nothing was stored.
     pymongo.errors.PyMongoError
         Nobody knows whether it was stored; to publish it again under the same id is safe.
     """
-    if bool(draft.trader) == bool(draft.followers) or len(draft.followers) > FOLLOWERS_MAX:
+    audiences = [draft.trader, draft.followers, draft.follower]
+    if sum(map(bool, audiences)) != 1 or len(draft.followers) > FOLLOWERS_MAX:
         raise ValueError(f"An update goes to a trader's followers, or to 1 to {FOLLOWERS_MAX:,} named ones.")
     now = clock.now()
     update = _document(draft, now)
@@ -99,15 +102,15 @@ def publish_update(draft: Draft) -> Published:
     return Published(update, is_new=True)
 
 
-def send_test_alert(follower: Follower, published_by: str = "") -> Published:
-    """A test to one follower, on every channel that their preferences leave open."""
+def send_test_alert(follower: Follower) -> Published:
+    """A test to one follower, who asked for it, on every channel that their preferences leave open."""
     draft = Draft(
         external_id=f"test-{uuid.uuid4()}",
         title="Test alert",
         text="This is a test: your alerts arrive here.",
-        followers=[follower.external_id],
+        follower=follower.pk,
         is_test=True,
-        published_by=published_by or follower.external_id,
+        published_by="the follower",
     )
     return publish_update(draft)
 
@@ -117,7 +120,8 @@ def _document(draft: Draft, now: datetime) -> Document:
     trader = _trader(draft.trader) if draft.trader else None
     named = list(dict.fromkeys(draft.followers))
     known = followers_by_external_id(named) if named else {}
-    nobody = trader is None and not known
+    follower_ids = [draft.follower] if draft.follower else sorted(known.values())
+    nobody = trader is None and not follower_ids
     return {
         "_id": update_id(draft.external_id),
         "external_id": draft.external_id,
@@ -126,7 +130,7 @@ def _document(draft: Draft, now: datetime) -> Document:
         "is_test": draft.is_test,
         "trader_id": trader["_id"] if trader else None,
         "trader_external_id": draft.trader,
-        "follower_ids": sorted(known.values()),
+        "follower_ids": follower_ids,
         "unknown_followers": [name for name in named if name not in known],
         "fingerprint": _fingerprint(draft),
         "published_by": draft.published_by[:200],
@@ -136,7 +140,7 @@ def _document(draft: Draft, now: datetime) -> Document:
         "correlation_id": draft.correlation_id or _of_the_request() or secrets.token_hex(16),
         "traceparent": tracer().current_traceparent(),
         "state": (FanOutState.DONE if nobody else FanOutState.PENDING).value,
-        "shards": _shard_count(trader, len(known)),
+        "shards": _shard_count(trader, len(follower_ids)),
         "shards_done": [],
         "alerts_written": 0,
         "alerts_erased": 0,
@@ -191,5 +195,6 @@ def _same(update: Document) -> Document:
 
 
 def _fingerprint(draft: Draft) -> str:
-    said = [draft.title, draft.text, draft.is_test, draft.trader, sorted(set(draft.followers))]
+    followers = [str(draft.follower)] if draft.follower else sorted(set(draft.followers))
+    said = [draft.title, draft.text, draft.is_test, draft.trader, followers]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from bson import ObjectId
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
 from pymongo import ReturnDocument
+from pymongo.errors import PyMongoError
 
+from followers import clock
 from followers.models import Endpoint, Erasure, Follow, Follower
-from followers.mongo import REPEAT_FOR_SECONDS, collection, durably
+from followers.mongo import REPEAT_FOR_SECONDS, collection, durably, is_passing
 
 Document = dict[str, Any]
 
@@ -51,9 +55,11 @@ def begin(external_id: str, now: datetime) -> Document | None:
         "$setOnInsert": {"external_id_hash": hashed, "finished_at": None, "counts": {}},
     }
     mine = {"_id": follower["_id"]}
-    return durably(
+    erasure = durably(
         lambda: collection(Erasure).find_one_and_update(mine, change, upsert=True, return_document=ReturnDocument.AFTER)
     )
+    LATELY.forget()
+    return erasure
 
 
 def find_present(external_id: str) -> ObjectId | None:
@@ -68,6 +74,44 @@ def find_present(external_id: str) -> ObjectId | None:
     return cast(ObjectId, follower["_id"])
 
 
+class Lately:
+    """Who was erased while a token of theirs may still be good, as this process knew it a second ago.
+
+    Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading.
+    While the database is away the last answer holds: nothing of theirs can be read or written then.
+    """
+
+    READ_EVERY_SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._ids: frozenset[ObjectId] = frozenset()
+        self._read_at = -self.READ_EVERY_SECONDS
+
+    def ids(self) -> frozenset[ObjectId]:
+        at = time.monotonic()
+        if at - self._read_at >= self.READ_EVERY_SECONDS:
+            self._read_at = at
+            try:
+                lifetime = timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS)
+                self._ids = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
+            except PyMongoError as error:
+                if not is_passing(error):
+                    raise
+        return self._ids
+
+    def forget(self) -> None:
+        """The next one who asks reads again."""
+        self._read_at = -self.READ_EVERY_SECONDS
+
+
+LATELY = Lately()
+
+
+def is_erased(follower_id: ObjectId) -> bool:
+    """Whether the bearer of a token of ours was erased since it was minted; true within a second, in each process."""
+    return follower_id in LATELY.ids()
+
+
 def finish(erasure: Document, counts: dict[str, int], now: datetime) -> Document:
     """Adds what this run has removed to what earlier ones did. Returns the erasure with all of it."""
     total = {name: erasure["counts"].get(name, 0) + count for name, count in counts.items()}
@@ -77,8 +121,13 @@ def finish(erasure: Document, counts: dict[str, int], now: datetime) -> Document
 
 
 def remove_registrations(follower_id: ObjectId) -> dict[str, int]:
-    """Removes a follower's addresses and follows. Index: followers_endpoint (follower_id); followers_follow too."""
+    """Removes a follower's addresses and follows, and what the admin's history calls them.
+
+    Index: followers_endpoint (follower_id); followers_follow too.
+    """
     mine = {"follower_id": follower_id}
+    owned = durably(lambda: [e["_id"] for e in collection(Endpoint).find(mine, {"_id": 1})])
+    blank_history([follower_id, *owned])
     endpoints = durably(lambda: collection(Endpoint).delete_many(mine)).deleted_count
     follows = durably(lambda: collection(Follow).delete_many(mine)).deleted_count
     return {"endpoints": endpoints, "follows": follows}
@@ -91,19 +140,34 @@ def withdraw_registrations(follower_ids: Collection[ObjectId]) -> None:
         remove_registrations(erased["_id"])
 
 
-def erased_since(at: datetime) -> list[ObjectId]:
+def erased_since(at: datetime, repeat_for_seconds: float = REPEAT_FOR_SECONDS) -> list[ObjectId]:
     """Followers whose erasure may have begun at `at` or later. Index: followers_erasure (erased_at)."""
     query = {"erased_at": {"$gte": at - MARGIN}}
-    return durably(lambda: [e["_id"] for e in collection(Erasure).find(query, {"_id": 1})])
+    return durably(lambda: [e["_id"] for e in collection(Erasure).find(query, {"_id": 1})], repeat_for_seconds)
+
+
+def nameless(follower_id: ObjectId) -> str:
+    """The external id of whoever was erased and whose row is kept."""
+    return f"erased:{follower_id}"
+
+
+def blank_history(object_ids: Collection[ObjectId]) -> None:
+    """Takes names and words out of the admin's history of these objects; who did something, and when, stays.
+
+    Index: django_admin_log (object_id, action_time).
+    """
+    these = {"object_id": {"$in": [str(oid) for oid in object_ids]}}
+    change = {"$set": {"object_repr": "erased", "change_message": ""}}
+    durably(lambda: collection(LogEntry).update_many(these, change))
 
 
 def blank(follower_id: ObjectId) -> int:
     """named → nameless: what is left of the person is a row under a name that says nothing."""
-    nameless: Document = {
-        "external_id": f"erased:{follower_id}", "name": "", "portfolio_value": None, "portfolio_as_of": None,
+    left: Document = {
+        "external_id": nameless(follower_id), "name": "", "portfolio_value": None, "portfolio_as_of": None,
         "currency": "", "locale": "en", "timezone": "UTC", "preferences": {},
     }  # fmt: skip
-    return durably(lambda: collection(Follower).update_one({"_id": follower_id}, {"$set": nameless})).modified_count
+    return durably(lambda: collection(Follower).update_one({"_id": follower_id}, {"$set": left})).modified_count
 
 
 def remove(follower_id: ObjectId) -> int:

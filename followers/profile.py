@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from followers import preferences, statements
+from followers import erasures, preferences, statements
 from followers.choices import Channel
 from followers.encryption import address_hash
 from followers.models import Endpoint, Follower
@@ -31,17 +31,19 @@ def preferences_of(follower_id: ObjectId) -> preferences.Preferences | None:
 
 
 def change_preferences(follower_id: ObjectId, patch: object) -> preferences.Preferences | None:
-    """Merges a patch into the stored preferences, by compare-and-set. None = there is no such follower.
+    """Merges a patch into the stored preferences, by compare-and-set. None = there is no such follower (any more).
 
     Raises PreferencesError (the broken fields) or ChangedMeanwhileError.
     """
     for _ in range(CHANGES_TRIED):
-        stored = durably(lambda: collection(Follower).find_one({"_id": follower_id}, {"preferences": 1}))
-        if stored is None:
+        fields = {"external_id": 1, "preferences": 1}
+        stored = durably(lambda: collection(Follower).find_one({"_id": follower_id}, fields))  # noqa: B023  Run at once.
+        if stored is None or stored["external_id"] == erasures.nameless(follower_id):
             return None
         before = stored.get("preferences")
         merged = preferences.merge(before, patch)
-        same, change = {"_id": follower_id, "preferences": before}, {"$set": {"preferences": merged.as_document()}}
+        same = {**stored, "preferences": before}  # Its name too: nothing is written to the row of who was erased since.
+        change = {"$set": {"preferences": merged.as_document()}}
         if durably(lambda: collection(Follower).update_one(same, change)).matched_count:  # noqa: B023  Run at once.
             return merged
     raise ChangedMeanwhileError

@@ -2,6 +2,9 @@
 
 The text is `nh_<prefix>_<secret>`. The secret is 256 random bits, so a plain SHA-256 keeps it: there is nothing to
 guess that a slow hash would protect, and a slow one would cost every call.
+
+Of our own making, as djangorestframework-api-key (3.1) has no scopes, no stamp of the last use and no time of
+revocation, names its rows by the key's hash, and looks a key up by a unique index that this database does not use.
 """
 
 from __future__ import annotations

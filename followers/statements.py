@@ -10,6 +10,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from followers import erasures
 from followers.models import Endpoint, Follow, Follower, Trader
 from followers.mongo import collection, durably
 
@@ -99,9 +100,10 @@ def wishes_of(follower_ids: Collection[ObjectId]) -> dict[ObjectId, Document]:
 
 
 def followers_by_external_id(external_ids: Collection[str]) -> dict[str, ObjectId]:
-    """Index: followers_follower (external_id)."""
+    """Those who are stored; the row of somebody who was erased is nobody's. Index: followers_follower (external_id)."""
     query = {"external_id": {"$in": list(external_ids)}}
-    return durably(lambda: {f["external_id"]: f["_id"] for f in collection(Follower).find(query, {"external_id": 1})})
+    rows = durably(lambda: list(collection(Follower).find(query, {"external_id": 1})))
+    return {f["external_id"]: f["_id"] for f in rows if f["external_id"] != erasures.nameless(f["_id"])}
 
 
 def _follows_after(query: Document, after: tuple[int, ObjectId] | None, chunk: int) -> list[Document]:

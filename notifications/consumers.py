@@ -41,7 +41,7 @@ from notifications.sockets import Sockets, sockets_of_this_process
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SUBPROTOCOL = "notifyhub.v1"
+SUBPROTOCOL = frames.SUBPROTOCOL
 REMEMBERED = 64  # Entries that a socket knows it has told of; see `sockets`.
 
 
@@ -55,7 +55,8 @@ class InboxConsumer(AsyncWebsocketConsumer):
     fetches a ticket by its token, and connects with `?ticket=`; the socket still ends with the token.
 
     On connect the client is told its unread count. What it missed it asks for by `resume`, naming the `created_at` of
-    the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has.
+    the newest entry it knows; entries of the minute before that come again, and it drops the ids that it has. Of those
+    that it names as known it is told whether they are read, or gone.
     """
 
     channel_layer_alias = "none"
@@ -169,6 +170,9 @@ class InboxConsumer(AsyncWebsocketConsumer):
     def end_silence(self) -> None:
         self._end(CloseCode.SILENT, "silent")
 
+    def end_erased(self) -> None:
+        self._end(CloseCode.FORBIDDEN, tokens.TokenErrorCode.FOLLOWER_UNKNOWN.value)
+
     @property
     def is_busy(self) -> bool:
         return not self._outbox.is_empty
@@ -193,7 +197,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
         missed_since = self.missed_since
         await self._send_frame(frames.unread_count(await _in_thread(inbox.unread_count)(self.follower_id, clock.now())))
         if missed_since is not None:
-            await self._resume(Resume(missed_since), told=frozenset(self.told))
+            await self._resume(Resume(missed_since, tuple(map(ObjectId, self.told))))
         if self._waiting is not None:
             await self._resume(self._waiting)
             self._waiting = None
@@ -254,17 +258,21 @@ class InboxConsumer(AsyncWebsocketConsumer):
         read = await _in_thread(inbox.mark_many_read)(self.follower_id, now, None, now)
         await _in_thread(live.push_read)(self.follower_id, read, now)
 
-    async def _resume(self, frame: Resume, told: Collection[str] = ()) -> None:
-        """Sends what is in the inbox since then; of what this socket has `told` of, whether it is read."""
-        for entry in await _in_thread(inbox.gone)(self.follower_id, frame.known, clock.now()) if frame.known else ():
-            await self._send_frame(frames.removed(entry, RemovalReason.OUTDATED))
-        pages = inbox.pages_since(self.follower_id, frame.since, clock.now())
+    async def _resume(self, frame: Resume) -> None:
+        """Sends of each known entry whether it is gone or read, and what else is in the inbox since then."""
+        now = clock.now()
+        known: dict[ObjectId, datetime | None] = {}
+        if frame.known:
+            known = await _in_thread(inbox.read_times)(self.follower_id, frame.known, now)
+        for oid in frame.known:
+            there = frames.updated(oid, known[oid]) if oid in known else None
+            await self._send_frame(there or frames.removed(oid, RemovalReason.OUTDATED))
+        pages = inbox.pages_since(self.follower_id, frame.since, now)
         while page := await _in_thread(next)(pages, None):
             for entry in page:
-                if str(entry["_id"]) in told:
-                    await self._send_frame(frames.updated(entry["_id"], entry["read_at"]))
-                else:
+                if str(entry["_id"]) not in self.told:
                     self.told.append(str(entry["_id"]))
+                if entry["_id"] not in known:
                     await self._send_frame(frames.created(entry))
 
     async def _send_frame(self, frame: dict[str, Any]) -> None:

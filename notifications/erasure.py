@@ -25,6 +25,7 @@ from notifications.statements import Pipeline, change_deliveries, ended_unsent
 Document = dict[str, Any]
 
 CHUNK = 500
+OF_FOLLOWER = [("follower_id", 1), ("created_at", -1), ("_id", -1)]
 REMOVING_SECONDS = 10
 
 
@@ -38,6 +39,7 @@ def erase(external_id: str) -> Document | None:
     follower = erasure["_id"]
     counts = erasures.remove_registrations(follower)
     counts |= forget(follower)
+    _blank_updates(external_id, follower)
     if erasure["keeps_notifications"]:
         erasures.blank(follower)
     else:
@@ -53,6 +55,7 @@ def forget(follower_id: ObjectId, ids: Collection[ObjectId] | None = None) -> di
     which: Document = {"follower_id": follower_id, **({"_id": {"$in": list(ids)}} if ids is not None else {})}
     entries = durably(lambda: collection(InAppEntry).delete_many(which)).deleted_count
     cancelled = _cancel(which)
+    _blank_histories(which)
     if settings.ERASURE_KEEPS_NOTIFICATIONS:
         return {"inbox_entries": entries, "cancelled": cancelled, "pseudonymised": _pseudonymise(which), "removed": 0}
     return {"inbox_entries": entries, "cancelled": cancelled, "pseudonymised": 0, "removed": _remove(which)}
@@ -72,6 +75,25 @@ def _cancel(which: Document) -> int:
     change = change_deliveries(condition, ended_unsent(DeliveryState.CANCELLED, Reason.FOLLOWER_ERASED))
     query = {**which, "deliveries": {"$elemMatch": free}}
     return durably(lambda: collection(Notification).update_many(query, change)).modified_count
+
+
+def _blank_histories(which: Document) -> None:
+    """What staff wrote of the alerts. Read from the index (follower_id, created_at, _id) alone."""
+    rows = durably(lambda: list(collection(Notification).find(which, {"_id": 1}, hint=OF_FOLLOWER)))
+    for start in range(0, len(rows), CHUNK):
+        erasures.blank_history([row["_id"] for row in rows[start : start + CHUNK]])
+
+
+def _blank_updates(external_id: str, follower_id: ObjectId) -> None:
+    """Where an update names the person: among those whom it could not find, and as who asked for a test.
+
+    Reads all updates, of which there are few.
+    """
+    left = erasures.nameless(follower_id)
+    unknown, mine = {"unknown_followers": external_id}, {"is_test": True, "published_by": external_id}
+    rename = {"$set": {"unknown_followers.$[one]": left}}
+    durably(lambda: collection(Update).update_many(unknown, rename, array_filters=[{"one": external_id}]))
+    durably(lambda: collection(Update).update_many(mine, {"$set": {"published_by": left}}))
 
 
 def _pseudonymise(which: Document) -> int:

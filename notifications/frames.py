@@ -14,8 +14,8 @@ Client to server:
   {"type": "unread", "id"}                   It is to count as new again.
   {"type": "archive", "id"}                  It leaves the inbox, for good.
   {"type": "read_all"}                       A person has seen all that is in the inbox.
-  {"type": "resume", "since", "known": […]}  What came after `since`? `known` (optional, at most 500 ids): of these,
-                                             those that are gone are answered by `notification.removed`.
+  {"type": "resume", "since", "known": […]}  What came after `since`? `known` (optional, at most 500 ids): each is
+                                             answered by `notification.updated`, or `…removed` if it is gone.
   {"type": "ping"}                           Answered by `pong`. Who pings once must go on: see `sockets`.
 Ids are 24 hexadecimal characters, times RFC 3339 in UTC.
 """
@@ -35,6 +35,7 @@ from followers.choices import PUSH_CHANNELS, Channel
 from followers.clock import as_utc
 from notifications.choices import AckEvent
 
+SUBPROTOCOL = "notifyhub.v1"
 MAX_FRAME_BYTES = 16_384
 MAX_KNOWN_IDS = 500
 ACK_CHANNELS = (Channel.IN_APP, *PUSH_CHANNELS)

@@ -69,11 +69,10 @@ def _page(follower_id: ObjectId, after: Document, now: datetime) -> list[Documen
     )
 
 
-def gone(follower_id: ObjectId, known: Collection[ObjectId], now: datetime) -> list[ObjectId]:
-    """Those of the known entries that are no longer in the inbox, in the order given."""
+def read_times(follower_id: ObjectId, known: Collection[ObjectId], now: datetime) -> dict[ObjectId, datetime | None]:
+    """When each of the known entries was read, None = it is unread. Those that left the inbox are not in it."""
     query = {**_visible(follower_id, now), "_id": {"$in": list(known)}}
-    present = _patiently(lambda: {e["_id"] for e in collection(InAppEntry).find(query, {"_id": 1})})
-    return [entry for entry in known if entry not in present]
+    return _patiently(lambda: {e["_id"]: e["read_at"] for e in collection(InAppEntry).find(query, {"read_at": 1})})
 
 
 INBOX_INDEX = {"follower_id": 1, "created_at": -1, "_id": -1}
@@ -105,8 +104,8 @@ def mark_read(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
 
 
 def mark_unread(follower_id: ObjectId, entry_id: ObjectId, now: datetime) -> bool:
-    """read → unread. Returns whether the follower has such an entry."""
-    mine = {"_id": entry_id, "follower_id": follower_id}
+    """read → unread. Returns whether there is such an entry in the inbox: what has left it cannot be new again."""
+    mine = {**_visible(follower_id, now), "_id": entry_id}
     return _patiently(lambda: collection(InAppEntry).update_one(mine, {"$set": {"read_at": None}})).matched_count == 1
 
 
@@ -128,27 +127,43 @@ def mark_many_read(
     follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
 ) -> list[ObjectId]:
     """unread → read, of these entries or of all made up to `before`. Returns those that were unread."""
-    return _change_many(follower_id, "read_at", now, ids, before)
+    return _change_many(follower_id, "read_at", now, now, ids, before)
+
+
+def mark_many_unread(
+    follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
+) -> list[ObjectId]:
+    """read → unread, of these entries or of all made up to `before`. Returns those that were read."""
+    return _change_many(follower_id, "read_at", None, now, ids, before)
 
 
 def archive_many(
     follower_id: ObjectId, now: datetime, ids: Collection[ObjectId] | None = None, before: datetime | None = None
 ) -> list[ObjectId]:
     """In the inbox → archived, of these entries or of all made up to `before`. Returns those that left it."""
-    return _change_many(follower_id, "archived_at", now, ids, before)
+    return _change_many(follower_id, "archived_at", now, now, ids, before)
 
 
 def _change_many(
-    follower_id: ObjectId, field: str, now: datetime, ids: Collection[ObjectId] | None, before: datetime | None
+    follower_id: ObjectId,
+    field: str,
+    value: datetime | None,
+    now: datetime,
+    ids: Collection[ObjectId] | None,
+    before: datetime | None,
 ) -> list[ObjectId]:
-    """Sets a time that is not set yet. Index: _id, or notifications_inappentry (follower_id, created_at, _id)."""
+    """Sets a time that is not set yet, or takes away (None) one that is. Returns the entries that it was done to.
+
+    Index: _id, or notifications_inappentry (follower_id, created_at, _id).
+    """
     which: Document = {"_id": {"$in": list(ids)}} if ids is not None else {"created_at": {"$lte": before}}
-    query = {**_visible(follower_id, now), **which, field: None}
+    not_yet = {field: {"$ne": None} if value is None else None}
+    query = {**_visible(follower_id, now), **which, **not_yet}
     hint = "_id_" if ids is not None else INBOX_INDEX
     found = _patiently(lambda: [entry["_id"] for entry in collection(InAppEntry).find(query, {"_id": 1}, hint=hint)])
     if found:
-        these = {"_id": {"$in": found}, field: None}
-        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": {field: now}}))
+        these = {"_id": {"$in": found}, **not_yet}
+        _patiently(lambda: collection(InAppEntry).update_many(these, {"$set": {field: value}}))
     return found
 
 

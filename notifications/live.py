@@ -27,6 +27,8 @@ GROUP = "inboxes"
 """The Channels group that every web process listens to."""
 FRAMES = "inbox.frames"
 """The type of a message that carries a list of `Told` in `frames`."""
+END = "inbox.end"
+"""The type of a message that ends the sockets of the `follower` (an id's bytes)."""
 CHUNK = 200
 """Frames per message, some 80 KB: so many are received and decoded at once; a process sends them before the next."""
 
@@ -92,9 +94,14 @@ def push_alerts(entries: list[Document], removed: list[tuple[ObjectId, ObjectId]
     return len(pushed) - push(pushed)
 
 
-def push_unread_count(follower_id: ObjectId) -> None:
-    """Has all sockets of a follower told the present count."""
-    push([(follower_id, None)])
+def push_end(follower_id: ObjectId) -> None:
+    """Ends all sockets of a follower who was erased; where that is not heard, the next look does (`sockets`)."""
+    try:
+        cast(PushLayer, get_channel_layer()).publish_many([(GROUP, {"type": END, "follower": follower_id.binary})])
+    except RedisError as error:
+        REDIS.away(error)
+    else:
+        REDIS.back()
 
 
 def push_read(follower_id: ObjectId, entry_ids: Sequence[ObjectId], read_at: datetime | None) -> None:

@@ -29,7 +29,7 @@ from django.conf import settings
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from followers import clock
+from followers import clock, erasures
 from followers.outage import MONGODB, REDIS
 from notifications import inbox
 from notifications.counts import Counts
@@ -77,12 +77,15 @@ class Socket(Protocol):
     def end_silence(self) -> None:
         """Closes the socket because its client has fallen silent."""
 
+    def end_erased(self) -> None:
+        """Closes the socket because its follower was erased."""
+
 
 class Sockets:
     """All sockets of one event loop. Made by `sockets_of_this_process`."""
 
     def __init__(self, ttl_seconds: int) -> None:
-        self._subscription = Subscription(self._hand_out, self._catch_up, self._subscription_was_lost)
+        self._subscription = Subscription(self._hand_out, self._end_erased, self._catch_up, self._subscription_was_lost)
         self._counts = Counts(self._tell_count)
         self._presence = PresenceWriter(os.urandom(12), ttl_seconds)
         self._interval_seconds = ttl_seconds / 3
@@ -153,6 +156,10 @@ class Sockets:
             for socket in sockets:
                 socket.hear(text, None)
 
+    def _end_erased(self, follower: bytes) -> None:
+        for socket in self._by_follower.get(follower, ()):
+            socket.end_erased()
+
     def _catch_up(self) -> None:
         for socket in self._behind:
             socket.catch_up(self._subscription.epoch)
@@ -193,7 +200,7 @@ class Sockets:
             # Beside the renewals: while the database is away, presence must not run out.
             if loop.time() - looked_at >= LOOK_SECONDS and (self._look is None or self._look.done()):
                 looked_at = loop.time()
-                self._look = asyncio.create_task(self._look_for_unheard())
+                self._look = asyncio.create_task(self._look_around())
             self._end_silent()
 
     async def _renew(self) -> None:
@@ -208,6 +215,11 @@ class Sockets:
             await self._subscription.join_again()
         if epoch == self._subscription.epoch:  # Else something was lost meanwhile, and this goes round again.
             await self._subscription.probe()
+
+    async def _look_around(self) -> None:
+        for erased in await asyncio.to_thread(erasures.LATELY.ids):  # Whose end nobody here has heard.
+            self._end_erased(erased.binary)
+        await self._look_for_unheard()
 
     async def _look_for_unheard(self) -> None:
         """Tells each socket what is stored for its follower, and what it was not told of."""

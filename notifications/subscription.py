@@ -23,7 +23,7 @@ import structlog
 from channels.layers import get_channel_layer
 
 from followers import clock
-from notifications.live import FRAMES, GROUP, Told
+from notifications.live import END, FRAMES, GROUP, Told
 
 PROBE = "inbox.probe"
 ANSWER_SECONDS = 30
@@ -36,18 +36,24 @@ class Subscription:
     """Belongs to one event loop. `epoch` counts the losses: what was begun in an earlier one is void."""
 
     def __init__(
-        self, hand_out: Callable[[Sequence[Told]], None], works_now: Callable[[], None], was_lost: Callable[[], None]
+        self,
+        hand_out: Callable[[Sequence[Told]], None],
+        end: Callable[[bytes], None],
+        works_now: Callable[[], None],
+        was_lost: Callable[[], None],
     ) -> None:
         """Each of these is called in the event loop, and must return at once.
 
         Parameters:
           hand_out: Takes what was published.
+          end: Ends the sockets of a follower.
           works_now: A probe of the present epoch came back.
           was_lost: The subscription was lost and is back. To be answered by `doubt`.
         """
         self._layer: Any = get_channel_layer()
         self._layer.resubscribed.append(was_lost)
         self._hand_out = hand_out
+        self._end = end
         self._works_now = works_now
         self._process = os.urandom(12)
         self._channel: str | None = None
@@ -116,6 +122,8 @@ class Subscription:
             message = await self._layer.receive(channel)
             if message["type"] == FRAMES:
                 self._hand_out(message["frames"])
+            elif message["type"] == END:
+                self._end(message["follower"])
             elif message["type"] == PROBE and message["process"] == self._process:
                 self._has_come_back(message["epoch"], message["at"])
             await asyncio.sleep(0)  # These frames are sent before the next chunk is looked at.

@@ -14,7 +14,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from followers import clock
+from followers import clock, erasures
 from followers.redis_client import client
 from notifications.tokens import Claims, TokenError, TokenErrorCode
 
@@ -31,7 +31,7 @@ def issue(claims: Claims) -> str:
 
 
 def redeem(ticket: str) -> Claims:
-    """issued → used: whoever comes second finds nothing. Raises TokenError and redis.RedisError."""
+    """issued → used: whoever comes second finds nothing. Raises TokenError, redis.RedisError and PyMongoError."""
     # GETDEL must not be repeated after a lost answer, for it may have been carried out; so this client never retries.
     value: Any = client().getdel(_key(ticket))
     if value is None:
@@ -40,6 +40,8 @@ def redeem(ticket: str) -> Claims:
     claims = Claims(ObjectId(follower), datetime.fromtimestamp(float(expires_at), UTC))
     if claims.expires_at <= clock.now():
         raise TokenError(TokenErrorCode.EXPIRED)
+    if erasures.is_erased(claims.follower_id):
+        raise TokenError(TokenErrorCode.FOLLOWER_UNKNOWN)
     return claims
 
 

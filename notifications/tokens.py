@@ -28,7 +28,7 @@ class TokenErrorCode(StrEnum):
 
     EXPIRED = "token_expired"  # It was good; get a new one.
     INVALID = "token_invalid"  # Missing, malformed, not ours nor the platform's, or not for this use.
-    FOLLOWER_UNKNOWN = "follower_unknown"  # The platform's, and good; but we know no follower of that id.
+    FOLLOWER_UNKNOWN = "follower_unknown"  # Good, but of nobody whom we know: erased, or of the platform's alone.
     TICKET_INVALID = "ticket_invalid"  # Used, too old, or never issued; a token gets another.
 
 
@@ -67,9 +67,10 @@ def mint(follower: Follower) -> str:
 
 
 def verify(token: str) -> Claims:
-    """Checks signature, issuer, audience and lifetime; of a token of the platform's, whether we know the follower too.
+    """Checks signature, issuer, audience and lifetime, and that the follower was not erased.
 
-    The latter may ask the network and the database. Raises TokenError, PlatformKeysAwayError and PyMongoError.
+    For a token of the platform's it may ask the network, and asks the database; for one of ours the database, once a
+    second and process. Raises TokenError, PlatformKeysAwayError and PyMongoError.
     """
     try:
         claims = _platforms(token) if platform_tokens.is_one(token) else _ours(token)
@@ -90,7 +91,10 @@ def _platforms(token: str) -> Claims:
 
 
 def _ours(token: str) -> Claims:
-    """One of our own, which may be expired. Raises jwt.PyJWTError, ValueError, TypeError or OverflowError."""
+    """One of our own, which may be expired.
+
+    Raises TokenError, and jwt.PyJWTError, ValueError, TypeError or OverflowError for a bad token.
+    """
     claims = jwt.decode(
         token,
         _key_of(token),
@@ -102,7 +106,10 @@ def _ours(token: str) -> Claims:
     )
     if not ObjectId.is_valid(claims["sub"]):
         raise ValueError("The subject is no follower's id.")
-    return Claims(ObjectId(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC))
+    read = Claims(ObjectId(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC))
+    if erasures.is_erased(read.follower_id):
+        raise TokenError(TokenErrorCode.FOLLOWER_UNKNOWN)
+    return read
 
 
 def _keys() -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import get_resolver
 
 from followers.spans import start
-from notifications.frames import CloseCode
+from notifications.frames import SUBPROTOCOL, CloseCode
 from notifyhub.correlation import Application, with_correlation_id
 
 
@@ -31,7 +31,9 @@ class BrowserOriginValidator(OriginValidator):
         if self._is_welcome(dict(scope["headers"]).get(b"origin")):
             return await self.application(scope, receive, send)
         await receive()  # The handshake.
-        await send({"type": "websocket.accept"})
+        offered = scope.get("subprotocols", ())
+        # A browser that has offered subprotocols and is given none ends the line itself, and sees no close code.
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         close = {"code": CloseCode.FORBIDDEN.value, "reason": "origin_not_allowed"}
         return await send({"type": "websocket.close", **close})
 

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from delivery.api import serializers
 from delivery.updates import Draft, UnknownTraderError, UpdateConflictError, publish_update, send_test_alert
+from followers import erasures
 from followers.api.codes import ErrorCode
 from followers.api.errors import ProblemError
 from followers.api.schema import POSTED, POSTED_EMPTY, answered, asked, path_external_id, problems
@@ -113,6 +114,8 @@ class TestAlertView(FollowerView):
         follower = Follower.objects.filter(pk=request.user.follower_id).first()
         if follower is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
+        if follower.external_id == erasures.nameless(follower.pk):
+            raise ProblemError(ErrorCode.FOLLOWER_UNKNOWN)
         update = send_test_alert(follower).update
         return Response({"id": update["external_id"], "expires_at": as_utc(update["expires_at"])}, 201)
 

@@ -18,7 +18,7 @@ class ErrorCode(Enum):
     KEY_EXPIRED = ("key_expired", 401, "The API key has expired.")
     TOKEN_EXPIRED = ("token_expired", 401, "The follower's token has expired; get a new one.")
     TOKEN_INVALID = ("token_invalid", 401, "The follower's token is not one of ours.")
-    FOLLOWER_UNKNOWN = ("follower_unknown", 403, "The platform's token is good, but names no follower.")
+    FOLLOWER_UNKNOWN = ("follower_unknown", 403, "The token is good, but its follower is unknown or was erased.")
     FORBIDDEN = ("forbidden", 403, "These credentials do not allow this.")
     SCOPE_MISSING = ("scope_missing", 403, "The API key lacks the scope of this call.")
     NOT_FOUND = ("not_found", 404, "There is no such thing, or it is not yours.")

@@ -30,7 +30,7 @@ class Claim:
     def keep(self, response: Response) -> None:
         """Stores the rendered answer; after an error of ours, the request may be tried again."""
         if response.status_code >= 500:
-            client().delete(self.name)
+            self.release()
             return
         kept = {
             "fingerprint": self.fingerprint,
@@ -39,6 +39,10 @@ class Claim:
             "body": response.content.decode(),
         }
         client().set(self.name, orjson.dumps(kept), ex=KEPT_SECONDS)
+
+    def release(self, response: Response | None = None) -> None:
+        """Keeps nothing of the answer: the next request with this key is carried out."""
+        client().delete(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,9 @@ class _ReplayError(Exception):
 class ApiView(APIView):
     """Subclasses name their authenticators and permissions, and `per_minute`."""
 
+    answers_are_secret = False
+    """With an Idempotency-Key such an answer is not kept: it would lie in Redis, and be given when it is void."""
+
     def per_minute(self) -> int:
         raise NotImplementedError
 
@@ -62,7 +65,7 @@ class ApiView(APIView):
             response[name] = value
         response["Cache-Control"] = "private, no-cache"
         if (claim := getattr(self, "claim", None)) is not None:
-            response.add_post_render_callback(claim.keep)
+            response.add_post_render_callback(claim.release if self.answers_are_secret else claim.keep)
         return response
 
 

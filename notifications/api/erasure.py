@@ -48,7 +48,9 @@ class FollowerEraseView(ServiceView):
         summary="Erase a follower",
         description="Addresses, follows and inbox go, and what is unsent is cancelled. Alerts stay without a name, or "
         "go as well, as the server is set up. What a worker is sending at that moment still arrives: call again a "
-        "minute later, and what it left goes too; the report adds up. The key needs the scope `followers:erase`.",
+        "minute later, and what it left goes too; the report adds up. The follower's app is told "
+        "`follower_unknown` from the next second on, and its sockets are closed. The key needs the scope "
+        "`followers:erase`.",
         parameters=[path_external_id("external_id", "The follower's external id.", "F-1", "^.{1,128}$")],
         responses={200: ErasureSerializer, **problems(404)},
         examples=[answered("A report", EXAMPLE)],
@@ -57,7 +59,7 @@ class FollowerEraseView(ServiceView):
         erasure = erase(external_id)
         if erasure is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
-        live.push_unread_count(erasure["_id"])
+        live.push_end(erasure["_id"])
         times = {name: as_utc(erasure[name]) for name in ("erased_at", "finished_at")}
         counts = {name: erasure["counts"].get(name, 0) for name in COUNTED}
         return Response({**times, "keeps_notifications": erasure["keeps_notifications"], **counts})

@@ -113,8 +113,10 @@ class DevicesView(FollowerView):
         if not Follower.objects.filter(pk=me).exists():
             raise ProblemError(ErrorCode.NOT_FOUND)
         (row,) = upserts.write_endpoints([(address, {"follower_id": me})])
-        status = 201 if row.outcome is upserts.Outcome.CREATED else 200
-        return Response(_shown(Endpoint.objects.get(pk=row.id)), status)
+        device = Endpoint.objects.filter(pk=row.id).first()
+        if device is None:  # Erased meanwhile, so that it was withdrawn.
+            raise ProblemError(ErrorCode.FOLLOWER_UNKNOWN)
+        return Response(_shown(device), 201 if row.outcome is upserts.Outcome.CREATED else 200)
 
     @extend_schema(
         operation_id="devices_remove_address",

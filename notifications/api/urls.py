@@ -27,6 +27,7 @@ urlpatterns = [
     re_path(r"^inbox/?$", views.InboxView.as_view()),
     re_path(r"^inbox/count/?$", views.InboxCountView.as_view()),
     re_path(r"^inbox/read/?$", views.InboxReadView.as_view()),
+    re_path(r"^inbox/unread/?$", views.InboxUnreadView.as_view()),
     re_path(r"^inbox/archive/?$", views.InboxArchiveView.as_view()),
     re_path(ENTRY + r"/read/?$", views.EntryReadView.as_view()),
     re_path(ENTRY + r"/unread/?$", views.EntryUnreadView.as_view()),

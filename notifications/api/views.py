@@ -16,7 +16,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from followers import clock
+from followers import clock, erasures
 from followers.api import cursors
 from followers.api.authentication import IsKnown
 from followers.api.codes import ErrorCode
@@ -155,7 +155,7 @@ class EntryReadView(EntryChangeView):
     patch=extend_schema(
         operation_id="inbox_entry_unread",
         summary="Mark an alert as unread",
-        description="It counts as new again, on every device.",
+        description="It counts as new again, on every device. What has left the inbox cannot.",
         **_ENTRY,
     )
 )
@@ -221,6 +221,18 @@ class InboxReadView(ManyChangeView):
 
 @extend_schema_view(
     post=extend_schema(
+        operation_id="inbox_unread",
+        summary="Mark many as unread",
+        **_MANY,
+    )
+)
+class InboxUnreadView(ManyChangeView):
+    change = staticmethod(inbox.mark_many_unread)
+    tell = staticmethod(_tell_unread)
+
+
+@extend_schema_view(
+    post=extend_schema(
         operation_id="inbox_archive",
         summary="Archive many",
         **_MANY,
@@ -262,6 +274,8 @@ class EntryAckView(FollowerView):
 
 
 class TicketView(FollowerView):
+    answers_are_secret = True
+
     @extend_schema(
         operation_id="ws_ticket",
         tags=["Inbox"],
@@ -279,6 +293,7 @@ class TicketView(FollowerView):
 
 class TokensView(ServiceView):
     scope = Scope.TOKENS_MINT
+    answers_are_secret = True
 
     @extend_schema(
         operation_id="tokens_mint",
@@ -296,10 +311,12 @@ class TokensView(ServiceView):
     def post(self, request: Request) -> Response:
         wanted = serializers.MintSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
-        follower = Follower.objects.filter(external_id=wanted.validated_data["follower_id"]).first()
+        follower = erasures.find_present(wanted.validated_data["follower_id"])
         if follower is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
-        return Response({"token": tokens.mint(follower), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201)
+        return Response(
+            {"token": tokens.mint(Follower(pk=follower)), "expires_in": settings.FOLLOWER_TOKEN_SECONDS}, 201
+        )
 
 
 def shown(entry: dict[str, Any]) -> dict[str, Any]:

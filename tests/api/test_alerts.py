@@ -140,6 +140,13 @@ def test_a_wrong_query_is_named(service, query, code):
     assert code_of(service.get(ALERTS, query), 400) == code
 
 
+@pytest.mark.parametrize("state", ["pending", "delivered", "skipped"])
+def test_a_state_of_too_many_says_which_filter_it_needs(service, state):
+    detail = service.get(ALERTS, {"state": state}).json()["detail"]
+
+    assert detail == f"state={state} needs follower_id or event_id beside it."
+
+
 def test_nothing_is_found_of_strangers(service, ann):
     for query in ({"follower_id": "F-x"}, {"trader_id": "T-x", "state": "failed"}, {"event_id": "E-x"}):
         assert service.get(ALERTS, query).json() == {"next": None, "results": []}

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from bson import ObjectId
+from django.contrib.admin.models import LogEntry
 from rest_framework.test import APIClient
 
 from delivery import fan_out as fan_outs
 from delivery.fan_out import fan_out_shard
+from delivery.models import ReviewItem
 from delivery.proof import prove
+from delivery.updates import Draft, publish_update, send_test_alert
 from followers import clock, erasures, upserts
+from followers.addresses import mask_address
 from followers.choices import Scope
 from followers.members import Address
 from followers.models import Endpoint, Erasure, Follow, Follower
-from followers.mongo import collection
+from followers.mongo import collection, database
 from notifications.erasure import erase
-from notifications.models import InAppEntry, Notification
+from notifications.models import InAppEntry, Notification, Update
+from notifications.statements import event_id
 from tests.api.conftest import as_service, code_of
 from tests.pipeline import world
 from tests.pipeline.world import alert, fan_out, make_follower, make_trader, states, take_in_trades, trade
@@ -39,8 +46,15 @@ def call(client: APIClient, follower: Follower) -> dict[str, Any]:
 def nothing_is_left(follower: Follower) -> bool:
     mine = {"follower_id": follower.pk}
     stored = [collection(model).find_one(mine) for model in (Endpoint, Follow, InAppEntry)]
-    text = str([list(collection(m).find()) for m in (Follower, Erasure, Notification)])
-    return not any(stored) and follower.external_id + "'" not in text and f"'{follower.name}'" not in text
+    return not any(stored) and not naming(follower.external_id, follower.name)
+
+
+def naming(*words: str) -> list[str]:
+    """Where in the whole database one of the words still stands."""
+    pattern = re.compile("|".join(rf"(?<![\w-]){re.escape(word)}(?![\w-])" for word in words))
+    names = [name for name in database().list_collection_names() if not name.startswith("system.")]
+    assert "django_admin_log" in names
+    return [f"{name}: {row}" for name in names for row in database()[name].find() if pattern.search(str(row))]
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -66,6 +80,36 @@ def test_everything_about_a_person_goes_and_nothing_is_sent(service, vendors, se
         assert kept["sizing"]["follower_portfolio"] is None
         assert Follower.objects.get(pk=follower.pk).external_id == f"erased:{follower.pk}"
     assert prove().as_json()["findings"] == []
+
+
+def test_no_other_collection_names_the_person(service, vendors):
+    trader = make_trader()
+    publish_update(Draft(external_id="U-1", title="News", text="…", followers=["F-later", "F-nobody"]))
+    follower = make_follower(trader, "fcm")
+    follower.external_id = "F-later"
+    follower.save()
+    (phone,) = Endpoint.objects.filter(follower=follower)
+    send_test_alert(follower)
+    before_this_version = {"_id": event_id("U-2"), "external_id": "U-2", "is_test": True, "published_by": "F-later"}
+    collection(Update).insert_one(before_this_version)
+    for model, pk in ((Follower, follower.pk), (Endpoint, phone.pk), (ReviewItem, alert_of(trader, follower))):
+        noted = {"user_id": ObjectId(), "object_id": str(pk), "object_repr": str(follower), "change_message": "F-later"}
+        collection(LogEntry).insert_one({**noted, "action_flag": 2, "content_type_id": model._meta.model_name})
+    person = (follower.external_id, follower.name, phone.address, phone.address_hash, mask_address(phone.address))
+    assert {line.partition(":")[0] for line in naming(*person)} >= {
+        "django_admin_log", "followers_follower", "followers_endpoint", "notifications_update"
+    }  # fmt: skip
+
+    call(service, follower)
+
+    assert naming(*person) == []
+    assert LogEntry.objects.count() == 3
+    assert Update.objects.get(external_id="U-1").unknown_followers == [f"erased:{follower.pk}", "F-nobody"]
+
+
+def alert_of(trader: Any, follower: Follower) -> ObjectId:
+    fan_out(event := trade(trader))
+    return alert(event, follower)["_id"]
 
 
 @pytest.mark.parametrize("keeps", [True, False])

@@ -124,6 +124,55 @@ def test_many_are_read_at_once(ann, bob, frames):
     assert inbox_entry(others)["read_at"] is None
 
 
+def told(frames: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(frame["id"], str(frame.get("reason", frame.get("read_at")))) for frame in frames}
+
+
+def test_many_are_unread_again_at_once(ann, bob, frames):
+    at = clock.now()
+    old, new = (stored_entry(ann, at - timedelta(seconds=age), read_at=at)["_id"] for age in (9, 0))
+    unread, gone = stored_entry(ann)["_id"], stored_entry(ann, read_at=at, archived_at=at)["_id"]
+    others = stored_entry(bob, at, read_at=at)["_id"]
+    client = as_follower(ann)
+
+    by_time = client.post(INBOX + "unread", {"before": (at - timedelta(seconds=5)).isoformat()}, format="json")
+    ids = [str(oid) for oid in (old, new, unread, gone, others)]
+    by_id = client.post(INBOX + "unread", {"ids": ids}, format="json")
+
+    assert (by_time.json(), by_id.json()) == ({"changed": 1}, {"changed": 1})
+    assert [inbox_entry(oid)["read_at"] for oid in (old, new)] == [None, None]
+    assert inbox_entry(others)["read_at"] is not None
+    assert inbox_entry(gone)["read_at"] is not None
+    assert told(frames) == {(str(old), "None"), (str(new), "None")}
+    assert {frame["type"] for frame in frames} == {"notification.updated"}
+
+
+def test_many_are_archived_at_once(ann, bob, frames):
+    at = clock.now()
+    old, new = (stored_entry(ann, at - timedelta(seconds=age))["_id"] for age in (9, 0))
+    others = stored_entry(bob, at)["_id"]
+    client = as_follower(ann)
+
+    by_time = client.post(INBOX + "archive", {"before": (at - timedelta(seconds=5)).isoformat()}, format="json")
+    by_id = client.post(INBOX + "archive", {"ids": [str(old), str(new), str(others)]}, format="json")
+
+    assert (by_time.json(), by_id.json()) == ({"changed": 1}, {"changed": 1})
+    assert client.get(INBOX).json()["results"] == []
+    assert inbox_entry(others)["archived_at"] is None
+    assert told(frames) == {(str(old), "archived"), (str(new), "archived")}
+
+
+@pytest.mark.parametrize("left", ["archived_at", "expires_at"])
+def test_what_has_left_the_inbox_is_not_made_unread(ann, frames, left):
+    at = clock.now()
+    entry = stored_entry(ann, read_at=at, **{left: at - timedelta(seconds=1)})["_id"]
+
+    assert code_of(as_follower(ann).patch(f"{INBOX}{entry}/unread"), 404) == "not_found"
+
+    assert inbox_entry(entry)["read_at"] is not None
+    assert frames == []
+
+
 @pytest.mark.parametrize("body", [{}, {"ids": []}, {"ids": ["x"]}, {"before": "soon"}, {"ids": "x", "before": 1}, []])
 def test_a_wrong_body_names_its_fields(ann, body):
     answer = as_follower(ann).post(INBOX + "read", body, format="json")

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from delivery.follower_words import BY_REASON, BY_STATE
+from delivery.follower_words import BY_REASON, BY_STATE, words
 from devstack.vendors.client import Sandbox
+from followers.choices import PUSH_CHANNELS, VENDOR_CHANNELS
 from followers.mongo import collection
 from notifications.choices import DeliveryState, Reason
 from notifications.models import Notification
@@ -94,6 +95,41 @@ def test_what_was_not_sent_comes_in_pages_by_the_index(vendors: Sandbox) -> None
 
     stored = [str(row["_id"]) for row in collection(Notification).find().sort([("created_at", -1), ("_id", -1)])]
     assert seen == stored
+
+
+def test_what_a_device_refused_has_no_reason_for_the_whole(vendors: Sandbox) -> None:
+    trader = world.make_trader()
+    follower = world.make_follower(trader, "fcm")
+    world.fan_out(trade := world.trade(trader))
+    failed = {"deliveries.$[push].state": "failed", "deliveries.$[push].error_code": "UNREGISTERED"}
+    collection(Notification).update_one(
+        {"_id": world.alert(trade, follower)["_id"]}, {"$set": failed}, array_filters=[{"push.channel": "fcm"}]
+    )
+
+    (row,) = as_follower(follower).get("/api/v1/not-sent/").json()["results"]
+
+    assert row["why"] == ""
+    assert [(d["channel"], d["state"], d["reason"]) for d in row["deliveries"]] == [("fcm", "failed", "")]
+    assert "UNREGISTERED" not in str(row)
+
+
+@pytest.mark.parametrize("channel", [c.value for c in VENDOR_CHANNELS])
+def test_only_what_failed_on_a_device_asks_to_open_the_app(channel: str) -> None:
+    said = words({"channel": channel, "state": "failed", "error_code": "x"})
+
+    assert said.startswith("The provider did not deliver it.")
+    assert ("Open the app" in said) is (channel in PUSH_CHANNELS)
+
+
+def test_what_waits_says_for_whose_hours() -> None:
+    quiet, legal = (
+        words({"channel": "sms", "state": "queued", "error_code": reason.value})
+        for reason in (Reason.QUIET_HOURS, Reason.SMS_LEGAL_HOURS)
+    )
+
+    assert "your quiet hours" in quiet
+    assert "quiet hours" not in legal
+    assert "SMS may be sent" in legal
 
 
 def test_every_reason_and_state_has_words_for_the_follower() -> None:

@@ -94,7 +94,21 @@ def test_a_device_is_registered_once_and_shown_masked(ann: Follower) -> None:
     assert first.json()["id"] == again.json()["id"]
     (shown,) = client.get(DEVICES).json()["results"]
     assert shown["active"]
+    assert (shown["app"], shown["platform"], shown["environment"]) == ("com.example", "android", "production")
     assert PHONE["address"] not in str(shown)
+
+
+def test_a_devices_environment_and_app_are_kept_and_changed_by_registering_again(ann: Follower) -> None:
+    client = as_follower(ann)
+    phone = {"channel": "apns", "address": "ab" * 32, "platform": "ios", "app": "com.example.beta"}
+
+    beta = client.post(DEVICES, {**phone, "environment": "sandbox"}, format="json").json()
+    assert (beta["environment"], beta["app"]) == ("sandbox", "com.example.beta")
+    released = client.post(DEVICES, {**phone, "environment": "production", "app": "com.example"}, format="json").json()
+
+    assert (released["id"], released["environment"], released["app"]) == (beta["id"], "production", "com.example")
+    stored = Endpoint.objects.get(pk=beta["id"])
+    assert (stored.environment, stored.app) == ("production", "com.example")
 
 
 def test_a_device_that_another_person_registers_leaves_the_first_one(ann: Follower, bob: Follower) -> None:

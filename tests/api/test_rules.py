@@ -9,9 +9,9 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
 
+from followers import redis_client, upserts
 from followers.api.codes import ErrorCode
 from followers.choices import Scope
-from notifications import tokens
 from notifications.api import views
 from tests.api.conftest import as_follower, as_service, code_of
 from tests.web.builders import stored_alert
@@ -19,6 +19,8 @@ from tests.web.builders import stored_alert
 INBOX = "/api/v1/inbox/"
 TOKENS = "/api/v1/tokens/"
 BODY = {"follower_id": "F-ann"}
+DEVICES = "/api/v1/devices"
+PHONE = {"channel": "fcm", "address": "a-token-of-at-least-sixteen"}
 
 
 @pytest.mark.parametrize(
@@ -62,15 +64,72 @@ def test_each_answer_says_how_many_calls_are_left_and_one_too_many_when_to_come_
     assert as_follower(bob).get(INBOX).status_code == 200
 
 
-def test_the_same_key_gives_the_same_answer_and_another_body_a_conflict(ann, monkeypatch):
-    client = as_service(Scope.TOKENS_MINT)
-    first = client.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
-    again = client.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
-    other = client.post(TOKENS, {"follower_id": "F-x"}, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+def test_two_keys_do_not_share_their_calls(ann, settings):
+    settings.API_SERVICE_PER_MINUTE = 1
+    one, other = as_service(Scope.TOKENS_MINT), as_service(Scope.TOKENS_MINT)
 
-    assert first.json() == again.json()
+    assert one.post(TOKENS, BODY, format="json").status_code == 201
+    assert code_of(one.post(TOKENS, BODY, format="json"), 429) == "rate_limited"
+    assert other.post(TOKENS, BODY, format="json").status_code == 201
+
+
+def test_the_same_key_gives_the_same_answer_and_another_body_a_conflict(ann):
+    client = as_follower(ann)
+    first = client.post(DEVICES, PHONE, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+    again = client.post(DEVICES, PHONE, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+    other = client.post(DEVICES, {**PHONE, "app": "x"}, format="json", HTTP_IDEMPOTENCY_KEY="k-1")
+
+    assert (first.status_code, again.status_code, first.json()) == (201, 201, again.json())
     assert again["Idempotency-Replayed"] == "true"
     assert code_of(other, 409) == "idempotency_conflict"
+
+
+def kept_answers() -> list[bytes]:
+    return list(redis_client.client().scan_iter(f"{django_settings.QUEUE_NAMESPACE}:idempotency:*", count=1_000))
+
+
+def test_an_answer_is_kept_for_a_day(ann):
+    before = set(kept_answers())
+    as_follower(ann).post(DEVICES, PHONE, format="json", HTTP_IDEMPOTENCY_KEY="k-4")
+
+    (name,) = set(kept_answers()) - before
+    assert 86_000 < redis_client.client().ttl(name) <= 86_400
+
+
+def test_the_same_key_of_somebody_else_is_another_one(ann, bob):
+    ours, theirs = (
+        as_follower(who).post(DEVICES, PHONE, format="json", HTTP_IDEMPOTENCY_KEY="k-5") for who in (ann, bob)
+    )
+
+    assert (ours.status_code, theirs.status_code) == (201, 200)  # The device is Bob's now.
+    assert "Idempotency-Replayed" not in theirs
+
+
+def test_a_fault_of_ours_is_not_kept(ann, monkeypatch):
+    client, write = as_follower(ann), upserts.write_endpoints
+
+    def fail(given):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(upserts, "write_endpoints", fail)
+    failed = client.post(DEVICES, PHONE, format="json", HTTP_IDEMPOTENCY_KEY="k-6")
+    monkeypatch.setattr(upserts, "write_endpoints", write)
+    again = client.post(DEVICES, PHONE, format="json", HTTP_IDEMPOTENCY_KEY="k-6")
+
+    assert (failed.status_code, again.status_code) == (500, 201)
+
+
+def test_tokens_and_tickets_are_never_kept(ann):
+    before = kept_answers()
+    app, service = as_follower(ann), as_service(Scope.TOKENS_MINT)
+    tickets = [app.post("/api/v1/ws-ticket", HTTP_IDEMPOTENCY_KEY="k-7") for _ in range(2)]
+    minted = [service.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-7") for _ in range(2)]
+
+    for first, again in (tickets, minted):
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert first.json() != again.json()
+        assert "Idempotency-Replayed" not in again
+    assert kept_answers() == before
 
 
 def test_an_answer_without_a_body_is_kept_as_well(ann):
@@ -84,28 +143,29 @@ def test_an_answer_without_a_body_is_kept_as_well(ann):
 
 
 def test_a_second_request_waits_for_the_first_and_only_one_runs(ann, monkeypatch):
-    client, running, go_on = as_service(Scope.TOKENS_MINT), threading.Event(), threading.Event()
-    minted: list[str] = []
+    client, running, go_on = as_follower(ann), threading.Event(), threading.Event()
+    runs: list[int] = []
 
-    def mint(follower):
+    def change(*arguments, **which):
         running.set()
         assert go_on.wait(10)
-        minted.append(tokens.ISSUER)
-        return "token"
+        runs.append(1)
+        return []
 
-    monkeypatch.setattr(views.tokens, "mint", mint)
-    post = lambda: client.post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-2")  # noqa: E731
+    monkeypatch.setattr(views.InboxReadView, "change", staticmethod(change))
+    body = {"before": "2026-11-21T09:15:00Z"}
+    post = lambda: client.post(INBOX + "read", body, format="json", HTTP_IDEMPOTENCY_KEY="k-2")  # noqa: E731
     first = threading.Thread(target=post)
     first.start()
     assert running.wait(10)
-    second = as_same(client).post(TOKENS, BODY, format="json", HTTP_IDEMPOTENCY_KEY="k-2")
+    second = as_same(client).post(INBOX + "read", body, format="json", HTTP_IDEMPOTENCY_KEY="k-2")
     go_on.set()
     first.join(10)
 
     assert code_of(second, 409) == "request_in_progress"
     assert second["Retry-After"] == "1"
-    assert post().json()["token"] == "token"
-    assert len(minted) == 1
+    assert post().json() == {"changed": 0}
+    assert len(runs) == 1
 
 
 def as_same(client):

@@ -12,6 +12,7 @@ from playwright.async_api import Locator, Page, WebSocket, expect
 
 from followers import clock
 from followers.models import Follower
+from notifications import inbox
 from notifications.live import push_alerts
 from tests.web import builders
 from tests.web.browser import CHROMIUM, visitor
@@ -38,6 +39,10 @@ def bell(page: Page) -> Locator:
 
 async def live(page: Page) -> None:
     await expect(page.locator("notifyhub-inbox .state")).to_have_text("Live")
+
+
+def entry_of(alert: dict[str, Any]) -> str:
+    return f".entry[data-id='{alert['_id']}']"
 
 
 async def arriving(follower: Follower) -> dict[str, Any]:
@@ -127,15 +132,17 @@ async def test_it_comes_back_after_the_server_restarts_and_has_missed_nothing(an
             address = first.address
             page = await person.open(address)
             await live(page)
-            known = await arriving(ann)
-            await expect(page.locator(".entry")).to_have_count(1)
+            known, elsewhere = await arriving(ann), await arriving(ann)
+            await expect(page.locator(".entry")).to_have_count(2)
         await expect(page.locator(".state")).to_have_text("Reconnecting…")
         await stored_alert(ann)
-        await page.locator(".entry").click()  # Read while the line is down.
+        await page.locator(entry_of(known)).click()  # Read while the line is down, here and on another device.
+        await sync_to_async(inbox.mark_read)(ann.pk, elsewhere["_id"], clock.now())
 
         with running_server(int(address.rsplit(":", 1)[1])):
-            await expect(page.locator(".entry")).to_have_count(2)
+            await expect(page.locator(".entry")).to_have_count(3)
             await expect(bell(page)).to_have_attribute("aria-label", "Alerts, 1 unread")
+            await expect(page.locator(f"{entry_of(elsewhere)}.read, {entry_of(known)}.read")).to_have_count(2)
             await live(page)
     assert (await sync_to_async(builders.inbox_entry)(known["_id"]))["read_at"] is not None
 

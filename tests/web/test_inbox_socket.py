@@ -324,15 +324,22 @@ async def test_resume_is_complete_beyond_one_page(server: Server, ann: Follower,
     assert [f["id"] for f in heard] == sorted(str(e["_id"]) for e in entries)
 
 
-async def test_resume_names_the_known_entries_that_are_gone(server: Server, ann: Follower):
-    here, gone = await stored_entry(ann), ObjectId()
+async def test_resume_says_of_each_known_entry_whether_it_is_read_or_gone_and_brings_it_no_more(
+    server: Server, ann: Follower, bob: Follower
+):
+    now = clock.now()
+    here, old = await stored_entry(ann), await stored_entry(ann, now - timedelta(minutes=3), read_at=now)
+    gone, others = ObjectId(), await stored_entry(bob)
+    known = [str(oid) for oid in (here["_id"], old["_id"], gone, others["_id"])]
     async with app(server, tokens.mint(ann)) as phone:
-        await phone.say(type="resume", since=frames.rfc3339(clock.now()), known=[str(here["_id"]), str(gone)])
+        await phone.say(type="resume", since=frames.rfc3339(now), known=known)
         heard = await phone.everything_so_far()
 
-    assert [(f["type"], f["id"]) for f in heard] == [
-        ("notification.removed", str(gone)),
-        ("notification.created", str(here["_id"])),
+    assert heard == [
+        {"type": "notification.updated", "id": known[0], "read_at": None},
+        {"type": "notification.updated", "id": known[1], "read_at": frames.rfc3339(now)},
+        {"type": "notification.removed", "id": known[2], "reason": "outdated"},
+        {"type": "notification.removed", "id": known[3], "reason": "outdated"},
     ]
 
 

@@ -84,7 +84,7 @@ async def test_a_count_that_fails_is_made_up_for(server: Server, ann: Follower, 
 
     async with app(server, tokens.mint(ann)) as phone:
         monkeypatch.setattr(inbox, "unread_counts", fail_once)
-        await sync_to_async(live.push_unread_count)(ann.pk)
+        await sync_to_async(live.push)([(ann.pk, None)])
 
         assert await phone.hear() == {"type": "unread_count.changed", "count": 0}
 

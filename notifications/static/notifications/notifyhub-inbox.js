@@ -8,8 +8,9 @@
 // Property: tokenProvider, an async function that returns a token, in place of both.
 // Events: notifyhub-alert (detail: the entry), notifyhub-unread (detail: {count}), notifyhub-token-needed.
 //
-// The list comes over REST; what changes comes over the socket, on every tab and device of the follower alike. What a
-// person does while the line is down is sent when it is back. Data is only ever set as text.
+// The list comes over REST; what changes comes over the socket, on every tab and device of the follower alike, also what
+// has changed while the line was down. What a person does meanwhile is sent when it is back. Data is only ever set as
+// text.
 
 const PAGE = 20;
 const FIRST_PAUSE_MS = 500;
@@ -17,7 +18,6 @@ const LONGEST_PAUSE_MS = 15_000;
 const PING_EVERY_MS = 25_000;
 const PONG_WITHIN_MS = 10_000;
 const MOST_KNOWN_IDS = 500; // What the server takes in one `resume`.
-const MOST_RELOADED = 100; // The largest page that the API gives.
 const URGENT_MS = 60_000;
 const FADE_MS = 600;
 const SUBPROTOCOL = "notifyhub.v1";
@@ -84,9 +84,9 @@ class Api {
   }
 
   /** A page of entries; `next` is the address that the page before gave. Its host is not used: a proxy may hide it. */
-  async page(next, limit = PAGE) {
+  async page(next) {
     const cursor = next && new URL(next).searchParams.get("cursor");
-    return this.#get(`inbox/?${new URLSearchParams({ limit, ...(cursor && { cursor }) })}`);
+    return this.#get(`inbox/?${new URLSearchParams({ limit: PAGE, ...(cursor && { cursor }) })}`);
   }
 
   async count() {
@@ -171,9 +171,9 @@ class Line {
 
   #opened(socket) {
     this.send({ type: "ping" }); // Its answer also tells the server's time.
-    const resume = this.page.resume();
-    if (resume) this.send(resume);
     for (const frame of this.waiting.splice(0)) this.send(frame);
+    const resume = this.page.resume(); // After what was done meanwhile, so that its answer knows of it.
+    if (resume) this.send(resume);
     this.isReady = false;
     clearInterval(this.pings);
     this.pings = setInterval(() => this.#ping(socket), PING_EVERY_MS);
@@ -193,7 +193,7 @@ class Line {
     clearTimeout(this.silence);
     this.page.onFrame(frame);
     if (this.isReady || frame.type !== "unread_count.changed") return;
-    // The first count says that from now on we hear everything: the time to look at what is stored.
+    // The first count says that from now on we hear everything.
     this.isReady = true;
     this.failures = 0;
     this.page.onState("live");
@@ -314,6 +314,7 @@ class NotifyHubInbox extends HTMLElement {
   #next = null;
   #isLoading = false; // The next page.
   #isLoaded = false;
+  #hasResumed = false; // On the present line: what was missed comes by itself.
   #isSyncing = false;
   #mustSync = false;
   #failures = 0;
@@ -372,7 +373,7 @@ class NotifyHubInbox extends HTMLElement {
     this.tokens = new Tokens(this);
     this.api = new Api(base, this.tokens);
     this.line = new Line(base, this.tokens, {
-      onReady: () => this.#sync(),
+      onReady: () => (this.#isLoaded && this.#hasResumed) || this.#sync(),
       onFrame: (frame) => this.#receive(frame),
       onState: (state) => this.#setState(state),
       resume: () => this.#resume(),
@@ -507,7 +508,7 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   // --- The list -------------------------------------------------------------------------------------------------------
-  /** Fetches what is stored: at the start, and when the line is (back) up, for what was read elsewhere is in no frame. */
+  /** Fetches what is stored: at the start, and once more when the line is up, for what came in between. */
   async #sync() {
     this.#mustSync = true;
     if (this.#isSyncing) return;
@@ -516,9 +517,8 @@ class NotifyHubInbox extends HTMLElement {
     try {
       while (this.#mustSync && line === this.line) {
         this.#mustSync = false;
-        const limit = Math.min(MOST_RELOADED, Math.max(PAGE, this.#entries.size));
         const asked = this.#changes;
-        const [page, count] = await Promise.all([this.api.page(null, limit), this.api.count()]);
+        const [page, count] = await Promise.all([this.api.page(), this.api.count()]);
         if (line === this.line) this.#synced(page, count, asked);
       }
     } catch (error) {
@@ -661,7 +661,8 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   #resume() {
-    if (!this.since) return null;
+    this.#hasResumed = Boolean(this.since);
+    if (!this.#hasResumed) return null;
     return { type: "resume", since: this.since, known: [...this.#entries.keys()].slice(0, MOST_KNOWN_IDS) };
   }
 
@@ -969,7 +970,11 @@ h2 { font-size: 18px; font-weight: 680; letter-spacing: -.015em; line-height: 32
   header { padding: max(12px, env(safe-area-inset-top)) 10px 12px 16px; }
   .entry { padding-inline: 18px 16px; }
   .icon { width: 40px; height: 40px; font-size: 17px; }
-  .foot { min-height: 40px; margin-top: 2px; }
+  .row { flex-wrap: wrap; }
+  .what { flex: 1 1 150px; }
+  .price b, .quantity { min-width: 0; overflow-wrap: anywhere; }
+  .quantity { flex: 0 1 auto; margin-inline-start: auto; }
+  .foot { flex-wrap: wrap; gap: 0 14px; min-height: 40px; margin-top: 2px; }
   .actions { gap: 0; }
   .actions { opacity: 1; }
 }
