@@ -102,15 +102,15 @@ def publish_update(draft: Draft) -> Published:
     return Published(update, is_new=True)
 
 
-def send_test_alert(follower: Follower) -> Published:
-    """A test to one follower, who asked for it, on every channel that their preferences leave open."""
+def send_test_alert(follower: Follower, published_by: str = "the follower") -> Published:
+    """A test to one follower, for which they or staff have asked, on every channel that their preferences leave open."""
     draft = Draft(
         external_id=f"test-{uuid.uuid4()}",
         title="Test alert",
         text="This is a test: your alerts arrive here.",
         follower=follower.pk,
         is_test=True,
-        published_by="the follower",
+        published_by=published_by,
     )
     return publish_update(draft)
 
