@@ -103,7 +103,7 @@ def publish_update(draft: Draft) -> Published:
 
 
 def send_test_alert(follower: Follower, published_by: str = "the follower") -> Published:
-    """A test to one follower, for which they or staff have asked, on every channel that their preferences leave open."""
+    """A test to one follower, for which they or staff asked, on every channel that their preferences leave open."""
     draft = Draft(
         external_id=f"test-{uuid.uuid4()}",
         title="Test alert",
