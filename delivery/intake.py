@@ -32,11 +32,12 @@ from delivery.intake_documents import (
 from delivery.right_of_way import claim_way
 from delivery.statements import insert_batches, shard_batch
 from followers import clock
+from followers.mongo import one_primary
 from followers.spans import NO_SPAN, Attribute, Span, Step, tracer
 from followers.statements import audience_size_up_to, traders_by_external_id
 from notifications.choices import FanOutState
 from notifications.events import InvalidEvent, correlation_id_of, parse_event, traceparent_of
-from notifications.statements import event_id, store_events, store_rejected
+from notifications.statements import confirm_events, event_id, store_events, store_rejected
 from notifications.telemetry import EVENTS
 from notifications.validity import expires_at, validity_rules
 
@@ -168,7 +169,7 @@ def store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Co
     documents = _event_documents(accepted, now)
     outcomes[Outcome.DUPLICATE] += len(accepted) - len(documents)
     batches: list[Document] = []
-    with _traced(documents) as spans:
+    with _traced(documents) as spans, one_primary():
         stored = store_events(list(documents.values()))
         for oid in documents:
             found = stored[oid]
@@ -180,7 +181,10 @@ def store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Co
                 # Also for a duplicate: whoever stored it first may have died before this step.
                 missing = set(range(found["shards"])) - set(found["shards_done"])
                 batches += [shard_batch(found, shard, now) for shard in sorted(missing)]
-        insert_batches(batches)
+        if batches:
+            insert_batches(batches)  # Confirms the events as well: one wait for the disks instead of two.
+        else:
+            confirm_events(list(documents.values()))
     return +outcomes, batches
 
 

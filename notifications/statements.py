@@ -168,11 +168,19 @@ def ended_unsent(state: DeliveryState, reason: Reason) -> Document:
 
 # --- Trade events ----------------------------------------------------------------------------------------------------
 def store_events(documents: list[Document]) -> dict[ObjectId, Document]:
-    """Inserts trade events; one that is stored already stays as it is. Returns the stored documents by id."""
-    if not insert_missing(collection(TradeEvent), documents):
+    """Inserts trade events; one that is stored already stays as it is. Returns the stored documents by id.
+
+    Within `followers.mongo.one_primary`; what a majority acknowledges next confirms them.
+    """
+    if not insert_missing(provisional(TradeEvent), documents):
         return {d["_id"]: d for d in documents}
     ids = [d["_id"] for d in documents]
     return durably(lambda: {d["_id"]: d for d in collection(TradeEvent).find({"_id": {"$in": ids}})})
+
+
+def confirm_events(documents: list[Document]) -> None:
+    """Has a majority acknowledge events that are stored: to find them there is a write like any other."""
+    insert_missing(collection(TradeEvent), documents)
 
 
 def store_rejected(documents: list[Document]) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 
 from delivery import intake
 from delivery.intake import Intake, Outcome, shards_for, take_in
@@ -279,6 +280,31 @@ def test_a_crash_and_a_redelivery_end_in_the_same_state(
     assert everything() == undisturbed
     assert len(undisturbed["events"]) == 3
     assert len(undisturbed["rejected"]) == len(undisturbed["batches"]) == 1
+
+
+@pytest.mark.parametrize("change", [{"traderId": "nobody"}, {"executedAt": "2026-11-19T06:00:00Z"}, {}])
+def test_the_last_write_of_an_event_is_acknowledged_by_a_majority_also_where_no_shard_follows(
+    trader: Trader, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    once = [incoming(message(**change), 0)]
+    concerns: list[tuple[str, Any]] = []
+    insert_many = Collection.insert_many
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        concerns.append((self.name, self.write_concern.document["w"]))
+        return insert_many(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "insert_many", noted)
+        take_in(once, NOW)
+        first = list(concerns)
+        concerns.clear()
+        TradeEvent.objects.update(state="done", shards_done=[0])  # Nothing of it waits any more.
+        take_in(once, NOW)
+
+    assert first[0] == ("notifications_tradeevent", 1)
+    assert first[-1] == ("delivery_batch" if not change else "notifications_tradeevent", "majority")
+    assert concerns == [("notifications_tradeevent", 1), ("notifications_tradeevent", "majority")]
 
 
 # --- Messages that are no events -------------------------------------------------------------------------------------

@@ -228,6 +228,7 @@ def test_6_what_precedes_an_offset_a_claim_and_an_outcome_are_durable(
     world.deliver_all()
 
     waits_for_the_next_write = {  # Which confirms them; see followers.mongo.one_primary.
+        "notifications_tradeevent.insert_many": {(1, False)},
         "delivery_batch.insert_many": {("majority", True), (1, False)},  # A shard's batch, and those of its alerts.
         "notifications_inappentry.insert_many": {(1, False)},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from threading import BoundedSemaphore, Event
 from typing import Any
 
 import pytest
@@ -114,6 +114,42 @@ def test_normal_alerts_are_neither_stored_nor_claimed_meanwhile_and_all_go_out_a
     held_back(lambda: fan_out_shard(batch["_id"]), lambda: world.alerts(event) == [])
     held_back(world.deliver_all, lambda: vendors.accepted("fcm") == [] and len(world.unclaimed()) == 1)
     assert [world.states(world.alert(event, f))["fcm"] for f in followers] == ["sent"] * 3
+
+
+def test_large_statements_of_a_kind_go_one_at_a_time_and_critical_ones_at_once() -> None:
+    kind = BoundedSemaphore(1)
+    has_begun, may_end = Event(), Event()
+
+    def normal() -> None:
+        with right_of_way.in_turn(kind, "normal"):
+            pass
+
+    def holds_the_turn() -> None:
+        with right_of_way.in_turn(kind, "high"):
+            has_begun.set()
+            may_end.wait(30)
+
+    first = in_the_background(holds_the_turn)
+    assert has_begun.wait(30)
+    with right_of_way.in_turn(kind, "critical"):
+        assert not first.done(), "A critical one waits for nobody."
+    second = in_the_background(normal)
+    with pytest.raises(TimeoutError):
+        second.result(0.1)
+    may_end.set()
+    first.result(30)
+    second.result(30)
+    assert kind.acquire(blocking=False), "Each gives its turn back."
+
+
+def test_statement_that_hangs_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(right_of_way, "PATIENCE_SECONDS", 0.05)
+    kind = BoundedSemaphore(1)
+    with right_of_way.in_turn(kind, "normal"):
+        with right_of_way.in_turn(kind, "normal"):
+            pass
+        assert not kind.acquire(blocking=False), "Who went without a turn gives none back."
+    assert kind.acquire(blocking=False)
 
 
 def test_without_redis_nobody_waits_and_nothing_fails(settings: Any, tmp_path: Any) -> None:
