@@ -263,7 +263,8 @@ def message_for(row: Document, delivery: Document, endpoint: Document) -> Messag
 def _record(lease: Lease, rows: list[Document], patches: list[Patch], is_whole: bool) -> None:
     """Writes the outcomes and lets go of the batch."""
     now = clock.now()
-    with tracer().step(Step.RECORD, outcomes=len(patches)), in_turn(RECORDING, lease.batch["priority"]):
+    turn = in_turn(RECORDING, lease.batch["priority"], len(patches))
+    with tracer().step(Step.RECORD, outcomes=len(patches)), turn:
         written = batches.record(lease.batch["_id"], patches)
     telemetry.recorded(lease.batch, rows, patches, written)
     if is_whole:

@@ -48,8 +48,17 @@ RETRY_SECONDS = 5
 """A shard that failed is tried again after so long, times the failures so far."""
 
 
+EVENT_COMES_WITHIN = timedelta(minutes=10)
+"""A shard whose event is not stored waits so long for it, before that counts as a failure: a new primary can have the
+shard without the event, which is taken in again (followers/mongo.py, one_primary)."""
+
+
 class WorkerStopsError(Exception):
     """This worker is about to stop: the rest of the shard is another one's."""
+
+
+class EventAwayError(LookupError):
+    """The shard's event is not stored."""
 
 
 @dataclass(slots=True)
@@ -98,6 +107,10 @@ def fan_out_shard(batch_id: ObjectId) -> FanOut | None:
         batches.give_back(lease.batch, clock.now(), failed=lease.batch["failures"] == 0)
         logger.info("A fan-out shard goes to another worker: this one is stopping.", batch=str(batch_id))
         return None
+    except EventAwayError as error:
+        logger.warning("A fan-out shard waits for its event.", batch=str(batch_id))
+        wait_for_event(lease.batch, str(error))
+        return None
     except Exception as error:
         logger.error("A fan-out shard failed.", batch=str(batch_id), exc_info=not is_passing(error))  # noqa: TRY400
         fail_shard(lease.batch, f"{type(error).__name__}: {error}")
@@ -117,6 +130,15 @@ def _traced(run: FanOut, began_ns: int) -> AbstractContextManager[Span]:
     )
 
 
+def wait_for_event(batch: Document, error: str) -> None:
+    """claimed → to be run again later, and at length as a shard that fails."""
+    now = clock.now()
+    if as_utc(batch["created_at"]) < now - EVENT_COMES_WITHIN:
+        fail_shard(batch, error)
+    else:
+        batches.give_back(batch, now + timedelta(seconds=RETRY_SECONDS), error)
+
+
 def fail_shard(batch: Document, error: str) -> None:
     """claimed → to be run again later; after SHARD_MAX_FAILURES the event is failed and a person must look."""
     failures = batch["failures"] + 1
@@ -130,7 +152,7 @@ def fail_shard(batch: Document, error: str) -> None:
 def _begin(lease: Lease) -> FanOut:
     event = notifications.event(lease.batch["event"])
     if event is None:
-        raise LookupError(f"Shard {lease.batch['_id']} belongs to an event that is not stored.")
+        raise EventAwayError(f"Shard {lease.batch['_id']} belongs to an event that is not stored.")
     open_channels = frozenset(str(c) for c in VENDOR_CHANNELS if is_on(c, settings))
     return FanOut(lease, event, writer_for(event, lease.batch, open_channels), rerun=lease.batch["failures"] > 0)
 
@@ -204,7 +226,7 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     claim_way(priority)
     give_way(priority)
     run.lease.keep()
-    with in_turn(STORING, priority), one_primary():
+    with in_turn(STORING, priority, len(alerts.notifications)), one_primary():
         batches.insert_batches_with_rows(alerts.batches)
         present = notifications.insert_notifications(alerts.notifications)
     telemetry.stored(alerts.notifications, present)
@@ -214,13 +236,13 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     send_hints(alerts.batches)
     give_way(priority)
     run.lease.keep()
-    with in_turn(STORING, priority):
+    with in_turn(STORING, priority, len(alerts.entries)):
         notifications.insert_entries(alerts.entries)
     withdrawn = _withdraw_if_closed(run, alerts)
     _push([] if withdrawn else [e for e in alerts.entries if e["_id"] not in known], withdrawn)
     if follower_ids:
         # After the push, which it would hold up; for a moment an inbox may have an entry too many.
-        with in_turn(STORING, priority):
+        with in_turn(STORING, priority, len(follower_ids)):
             pruned = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
         _push([], pruned)
     run.written += len(alerts.notifications)

@@ -169,22 +169,24 @@ def store_accepted(accepted: Sequence[AcceptedEvent], now: datetime) -> tuple[Co
     documents = _event_documents(accepted, now)
     outcomes[Outcome.DUPLICATE] += len(accepted) - len(documents)
     batches: list[Document] = []
-    with _traced(documents) as spans, one_primary():
-        stored = store_events(list(documents.values()))
+    with _traced(documents) as spans:
+        with one_primary():
+            stored = store_events(list(documents.values()))
+            for found in stored.values():
+                if found["state"] == FanOutState.PENDING:
+                    # Also for a duplicate: whoever stored it first may have died before this step.
+                    missing = set(range(found["shards"])) - set(found["shards_done"])
+                    batches += [shard_batch(found, shard, now) for shard in sorted(missing)]
+            if batches:
+                insert_batches(batches)  # Confirms the events as well: one wait for the disks instead of two.
+            else:
+                confirm_events(list(documents.values()))
         for oid in documents:
             found = stored[oid]
             outcome = _outcome(found, is_new=clock.as_utc(found["received_at"]) == now)
             outcomes[outcome] += 1
             with _said(spans.get(oid, NO_SPAN), found, outcome):
                 _tell_stored(found, outcome)
-            if found["state"] == FanOutState.PENDING:
-                # Also for a duplicate: whoever stored it first may have died before this step.
-                missing = set(range(found["shards"])) - set(found["shards_done"])
-                batches += [shard_batch(found, shard, now) for shard in sorted(missing)]
-        if batches:
-            insert_batches(batches)  # Confirms the events as well: one wait for the disks instead of two.
-        else:
-            confirm_events(list(documents.values()))
     return +outcomes, batches
 
 

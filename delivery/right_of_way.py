@@ -9,7 +9,8 @@ What is under way already is not interrupted. So that it is soon over, a process
 work at a time (`in_turn`): many at once finish no sooner, and each takes many times as long.
 
 Nobody waits longer than PATIENCE_SECONDS at a time, so that the others get their share however many critical alerts
-come; nor before an outcome is recorded: what was sent must be known. While Redis is away everybody goes on.
+come. An outcome waits for no critical alert, as what was sent must be known; only for the one before it in its process.
+While Redis is away everybody goes on.
 """
 
 from __future__ import annotations
@@ -77,10 +78,15 @@ STORING, RECORDING = BoundedSemaphore(1), BoundedSemaphore(1)
 """Of a process: the bulk inserts of its fan-outs, and the updates with its outcomes."""
 
 
+SMALL: Final = 20
+"""Documents. A statement of so few is quicker than its turn would come."""
+
+
 @contextmanager
-def in_turn(kind: BoundedSemaphore, priority: str) -> Iterator[None]:
-    """One at a time of these statements; critical ones wait for nobody, and nobody waits for one that hangs."""
-    has_turn = priority != Priority.CRITICAL and kind.acquire(timeout=PATIENCE_SECONDS)
+def in_turn(kind: BoundedSemaphore, priority: str, documents: int) -> Iterator[None]:
+    """One of these statements at a time; critical and small ones do not wait, and nobody waits for one that hangs."""
+    is_large = priority != Priority.CRITICAL and documents > SMALL
+    has_turn = is_large and kind.acquire(timeout=PATIENCE_SECONDS)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,6 +62,8 @@ async def open_channels(threads: int = DEFAULT_THREADS) -> None:
     start_again()
     if _process is not None:
         return
+    # A batch in hand has one visit to a thread at a time, its lease another. The loop's own pool is for four batches.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * threads, "delivery"))
     client = connect()
     channels = list(configured_channels(settings).values())
     shared = Shared(client, [f"{c.name}:{c.account}" for c in channels], worker_name())

@@ -13,7 +13,9 @@ from delivery.fan_out import bucket_range, fan_out_shard
 from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.models import Follow
+from followers.mongo import collection
 from notifications import statements
+from notifications.models import TradeEvent
 from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -296,3 +298,30 @@ def test_failed_push_or_hint_does_not_fail_the_shard(vendors: Sandbox, monkeypat
 
     assert world.stored_event(event)["state"] == "done"
     assert len(world.unclaimed()) == 1
+
+
+def test_a_shard_waits_for_its_event_that_a_new_primary_lacks(vendors: Sandbox) -> None:
+    trader = world.make_trader()
+    follower = world.make_follower(trader)
+    event = world.trade(trader)
+    (shard,) = world.take_in_trades(event)
+    collection(TradeEvent).delete_many({})
+
+    assert fan_out_shard(shard["_id"]) is None
+    assert (world.batch(shard["_id"])["failures"], world.batch(shard["_id"])["token"]) == (0, None)
+
+    world.take_in_trades(event)  # Kafka has it until it is confirmed.
+    fan_out_shard(shard["_id"])
+    assert world.alert(event, follower)["state"] == "delivered"
+
+
+def test_a_shard_whose_event_never_comes_fails_at_last(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    trader = world.make_trader()
+    world.make_follower(trader)
+    (shard,) = world.take_in_trades(world.trade(trader))
+    collection(TradeEvent).delete_many({})
+    monkeypatch.setattr(fan_out_module, "EVENT_COMES_WITHIN", timedelta(0))
+
+    fan_out_shard(shard["_id"])
+
+    assert world.batch(shard["_id"])["failures"] == 1

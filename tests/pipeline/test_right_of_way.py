@@ -121,18 +121,18 @@ def test_large_statements_of_a_kind_go_one_at_a_time_and_critical_ones_at_once()
     has_begun, may_end = Event(), Event()
 
     def normal() -> None:
-        with right_of_way.in_turn(kind, "normal"):
+        with right_of_way.in_turn(kind, "normal", 200):
             pass
 
     def holds_the_turn() -> None:
-        with right_of_way.in_turn(kind, "high"):
+        with right_of_way.in_turn(kind, "high", 200):
             has_begun.set()
             may_end.wait(30)
 
     first = in_the_background(holds_the_turn)
     assert has_begun.wait(30)
-    with right_of_way.in_turn(kind, "critical"):
-        assert not first.done(), "A critical one waits for nobody."
+    with right_of_way.in_turn(kind, "critical", 200), right_of_way.in_turn(kind, "normal", 1):
+        assert not first.done(), "Critical and small ones wait for nobody."
     second = in_the_background(normal)
     with pytest.raises(TimeoutError):
         second.result(0.1)
@@ -145,8 +145,8 @@ def test_large_statements_of_a_kind_go_one_at_a_time_and_critical_ones_at_once()
 def test_statement_that_hangs_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(right_of_way, "PATIENCE_SECONDS", 0.05)
     kind = BoundedSemaphore(1)
-    with right_of_way.in_turn(kind, "normal"):
-        with right_of_way.in_turn(kind, "normal"):
+    with right_of_way.in_turn(kind, "normal", 200):
+        with right_of_way.in_turn(kind, "normal", 200):
             pass
         assert not kind.acquire(blocking=False), "Who went without a turn gives none back."
     assert kind.acquire(blocking=False)
