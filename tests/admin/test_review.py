@@ -347,9 +347,10 @@ def test_the_groups_are_made_with_their_permissions_even_where_there_are_none_ye
             made = {g.name: list(g.permissions.values_list("codename", flat=True)) for g in Group.objects.all()}
             beyond_looking = {name: {c for c in codes if not c.startswith("view_")} for name, codes in made.items()}
             assert all(len(codes) == len(set(codes)) for codes in made.values())
-            support = {"work_on_reviews", "switch_endpoint"}
-            operator = support | {"change_tradeevent", "change_rejectedevent", "change_breaker", "add_proofrun"}
+            support = {"work_on_reviews", "switch_endpoint", "send_test_alert"}
+            changed = {f"change_{name}" for name in ("tradeevent", "update", "rejectedevent", "breaker")}
+            operator = support | changed | {"add_proofrun"}
             assert beyond_looking == {"Support": support, "Operator": operator}
-            assert len(made["Support"]) == 16
+            assert len(made["Support"]) == 18
     finally:
         call_command("migrate", verbosity=0)  # Makes the permissions that other tests look for.
