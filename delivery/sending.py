@@ -11,9 +11,8 @@ from typing import Any
 import structlog
 
 from delivery.channels.base import Channel, Message, Outcome, Result
-from delivery.choices import BreakerStatus
 from delivery.guards.gate import Permit
-from delivery.guards.waves import WAVE_SECONDS
+from delivery.guards.waves import WAVE_REASON, WAVE_SECONDS
 from delivery.lease import Lease, LeaseLostError
 from delivery.outcomes import never_started, patch_for, repeatable, waiting
 from delivery.statements import Patch
@@ -59,11 +58,9 @@ async def send_batch(lease: Lease, vendor: Vendor, planned: list[Planned], permi
     try:
         first = await _send_all(lease, vendor, planned[:probes], permit, is_probe=True)
         ended = first + await _send_all(lease, vendor, planned[probes:], permit, is_probe=False)
+        sent = await _judged(vendor, [one for one in ended if isinstance(one, Sent)])
     finally:
         keeper.cancel()
-    sent = await _without_waves(vendor, [one for one in ended if isinstance(one, Sent)])
-    await vendor.gate.trip_if_refused(one.result for one in sent)
-    await _give_up(vendor, [one for one in sent if one.result.outcome is Outcome.DEAD])
     return [one for one in ended if isinstance(one, Patch)] + [_patch(vendor, one) for one in sent]
 
 
@@ -128,33 +125,51 @@ async def _tell_gate(vendor: Vendor, item: Planned, result: Result, went_well: b
     try:
         vendor.gate.note(str(item.delivery["endpoint"]), result)
         if is_probe:
-            await vendor.gate.probed(went_well)
+            # What has opened the breaker must not close it.
+            await vendor.gate.probed(went_well and not (vendor.gate.state.is_wave and _is_suspect(vendor, result)))
     except Exception:
         logger.exception("An answer could not be counted.", channel=vendor.channel.name)
 
 
-async def _without_waves(vendor: Vendor, sent: list[Sent]) -> list[Sent]:
-    """Many addresses refused alike without one success are no dead addresses but a mistake in our set-up: they are
-    kept, and the breaker opens. One bad payload or a wrong topic would otherwise deactivate everybody."""
-    codes = vendor.channel.suspect_codes
-    suspects = [one for one in sent if one.result.outcome is Outcome.DEAD and one.result.code in codes]
+async def _judged(vendor: Vendor, sent: list[Sent]) -> list[Sent]:
+    """What the answers of a batch say together: of our set-up, and of its addresses. Returns them as they count.
+
+    Many addresses refused alike without one success are no dead addresses but a mistake in our set-up: they are
+    kept, and the breaker opens. One bad payload or a wrong topic would otherwise deactivate everybody.
+    """
+    suspects = [one for one in sent if _is_suspect(vendor, one.result)]
     successes = sum(1 for one in sent if one.result.outcome is Outcome.SENT)
-    if not vendor.gate.wave.is_one(len(suspects), successes):
-        return sent
-    await vendor.gate.trip(f"{suspects[0].result.code} for every address; is the set-up right?")
-    await asyncio.to_thread(_revive, vendor.channel)
-    changed = {id(one) for one in suspects}
-    return [
-        replace(one, result=replace(one.result, outcome=Outcome.MISCONFIGURED)) if id(one) in changed else one
-        for one in sent
-    ]
+    is_wave = vendor.gate.wave.is_one(len(suspects), successes, vendor.gate.state.is_wave)
+    if is_wave:
+        kept = {id(one) for one in suspects}
+        sent = [
+            replace(one, result=replace(one.result, outcome=Outcome.MISCONFIGURED)) if id(one) in kept else one
+            for one in sent
+        ]
+    try:
+        if not is_wave:
+            await vendor.gate.trip_if_refused([one.result for one in sent])
+        elif await vendor.gate.trip(f"{suspects[0].result.code} {WAVE_REASON}"):
+            await asyncio.to_thread(_revive, vendor.channel)
+        await _give_up(vendor, [one for one in sent if one.result.outcome is Outcome.DEAD])
+    except Exception:
+        logger.exception("A batch's answers could not be judged together.", channel=vendor.channel.name)
+    return sent
+
+
+def _is_suspect(vendor: Vendor, result: Result) -> bool:
+    return result.outcome is Outcome.DEAD and result.code in vendor.channel.suspect_codes
 
 
 async def _give_up(vendor: Vendor, dead: list[Sent]) -> None:
+    """Dead addresses; what turns out to be part of a wave comes back.
+
+    Whoever recognises a wave opens the breaker first and then brings back what was given up. Here it is given up first
+    and the breaker asked then: one of the two sees what the other has done.
+    """
     await asyncio.gather(*(asyncio.to_thread(_deactivate, one.item, one.result.code) for one in dead))
-    is_open = vendor.gate.status is BreakerStatus.OPEN
-    if is_open and any(one.result.code in vendor.channel.suspect_codes for one in dead):
-        await asyncio.to_thread(_revive, vendor.channel)  # A wave was recognised meanwhile.
+    if any(_is_suspect(vendor, one.result) for one in dead) and await vendor.gate.is_in_wave():
+        await asyncio.to_thread(_revive, vendor.channel)
 
 
 def _revive(channel: Channel) -> None:

@@ -198,7 +198,10 @@ class EndpointAdmin(QuickModelAdmin):
         return [path("<path:object_id>/switch/", view, name="followers_endpoint_switch"), *super().get_urls()]
 
     def switch_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Asks why, and deactivates an active endpoint or reactivates a deactivated one."""
+        """Asks why, and deactivates an active endpoint or reactivates a deactivated one.
+
+        The page says which it asked for: the endpoint may have changed while somebody wrote down why.
+        """
         if not self.has_switch_permission(request):
             raise PermissionDenied
         endpoint = Endpoint.objects.filter(pk=parsed_id(object_id)).defer("address").first()
@@ -207,17 +210,19 @@ class EndpointAdmin(QuickModelAdmin):
         form = SwitchForm(request.POST or None)
         back = self._way_back(request, endpoint)
         name = f"{Channel(endpoint.channel).label} {masked_addresses([endpoint.pk]).get(endpoint.pk, EMPTY)}"
+        wanted = request.POST.get("wanted") or ("inactive" if endpoint.active else "active")
+        active = wanted == "active"
         if request.method == "POST" and form.is_valid():
-            changed = switch(request, {endpoint.pk: name}, not endpoint.active, form.cleaned_data["reason"].strip())
-            done = "Deactivated" if endpoint.active else "Reactivated"
+            changed = switch(request, {endpoint.pk: name}, active, form.cleaned_data["reason"].strip())
+            done = "Reactivated" if active else "Deactivated"
             self.message_user(request, f"{done} {name}." if changed else f"{name} stands so already.")
             return redirect(back)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": "Deactivate" if endpoint.active else "Reactivate",
+            "title": "Reactivate" if active else "Deactivate",
             "summary": name,
-            "active": endpoint.active,
+            "wanted": wanted,
             "back": back,
             "form": form,
         }

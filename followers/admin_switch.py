@@ -41,16 +41,18 @@ def switch(request: HttpRequest, names: dict[ObjectId, str], active: bool, reaso
       names: The endpoints, each with its masked address.
       active: What they shall be.
 
-    Returns how many were changed; those that stood so already are left alone.
+    Returns how many were changed. What is active already is left alone; what a vendor or somebody else has switched off
+    before is now off for staff's reason, and does not come back by itself.
     """
     change: dict[str, Any] = (
         {"active": True, "deactivated_reason": "", "deactivated_at": None}
         if active
         else {"active": False, "deactivated_reason": reason, "deactivated_at": clock.now()}
     )
-    others = Endpoint.objects.filter(pk__in=list(names), active=not active)
-    ids = list(others.order_by().values_list("pk", flat=True))
-    changed = Endpoint.objects.filter(pk__in=ids, active=not active).update(**change)
+    stood = {"active": False} if active else {}
+    chosen = Endpoint.objects.filter(pk__in=list(names), **stood)
+    ids = list(chosen.order_by().values_list("pk", flat=True))
+    changed = Endpoint.objects.filter(pk__in=ids, **stood).update(**change)
     done = "Activated" if active else "Deactivated"
     note_changes(request, Endpoint, {pk: names[pk] for pk in ids}, f"{done}: {reason}")
     return changed

@@ -56,7 +56,7 @@ def devices(follower_id: ObjectId) -> list[Endpoint]:
 
 
 def sign_off(follower_id: ObjectId, now: datetime, device_id: ObjectId) -> bool:
-    """active → inactive, once. Returns whether the follower has such a device."""
+    """active or not → inactive, for the follower's own reason. Returns whether the follower has such a device."""
     return _sign_off({"_id": device_id, "follower_id": follower_id}, now)
 
 
@@ -70,5 +70,5 @@ def _sign_off(mine: Document, now: datetime) -> bool:
     found = durably(lambda: collection(Endpoint).find_one(mine, {"registered_at": 1}))
     if found is None:
         return False
-    statements.deactivate_endpoint(found["_id"], found["registered_at"], REMOVED, now)
+    statements.switch_off_endpoint(found["_id"], found["registered_at"], REMOVED, now)
     return True

@@ -167,6 +167,18 @@ def deactivate_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: 
     return durably(lambda: collection(Endpoint).update_one(query, change)).modified_count == 1
 
 
+def switch_off_endpoint(endpoint_id: ObjectId, registered_at: datetime, reason: str, now: datetime) -> bool:
+    """active or not → inactive, as its owner wishes; an address that was registered again meanwhile stays.
+
+    A vendor's reason gives way to the owner's: what a vendor has said may turn out to be wrong, and such addresses come
+    back by themselves. The same reason again changes nothing. Returns whether it changed.
+    """
+    stood_otherwise = [{"active": True}, {"deactivated_reason": {"$ne": reason[:200]}}]
+    query = {"_id": endpoint_id, "registered_at": registered_at, "$or": stood_otherwise}
+    change = {"$set": {"active": False, "deactivated_reason": reason[:200], "deactivated_at": now}}
+    return durably(lambda: collection(Endpoint).update_one(query, change)).modified_count == 1
+
+
 def reactivate_endpoints(channel: str, reasons: Collection[str], since: datetime) -> int:
     """inactive → active: what was deactivated at `since` or later for one of these reasons. Returns how many.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from delivery.choices import BreakerStatus
 from delivery.guards.calls import LATELY_SECONDS, WINDOW_SECONDS, Counts
+from delivery.guards.waves import WAVE_REASON
 
 MIN_CALLS = 20
 """Fewer calls in the window say nothing."""
@@ -35,6 +36,11 @@ class State:
     probe_at: float = 0.0  # Open: when the next probe may go out. Half open: when missing answers are given up.
     probes_left: int = 0  # Half open: probes that nobody has taken yet.
     successes: int = 0
+
+    @property
+    def is_wave(self) -> bool:
+        """Not closed, because every address was refused alike."""
+        return self.status is not BreakerStatus.CLOSED and self.reason.endswith(WAVE_REASON)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "status": self.status.value}
@@ -63,8 +69,10 @@ def judge(state: State, counts: Counts, lately: Counts, now: float, first_pause_
 
 
 def tripped(state: State, now: float, first_pause_seconds: float, reason: str) -> State:
-    """closed → open, whatever the counts say; otherwise as it was."""
-    return opened(state, now, first_pause_seconds, reason) if state.status is BreakerStatus.CLOSED else state
+    """closed → open, whatever the counts say; otherwise as it was, but that a wave becomes the reason."""
+    if state.status is BreakerStatus.CLOSED:
+        return opened(state, now, first_pause_seconds, reason)
+    return replace(state, reason=reason) if reason.endswith(WAVE_REASON) and not state.is_wave else state
 
 
 def describe(counts: Counts, seconds: int) -> str:
@@ -109,7 +117,8 @@ def probed(state: State, went_well: bool, now: float) -> State:
     if state.status is not BreakerStatus.HALF_OPEN:
         return state
     if not went_well:
-        return opened(state, now, state.pause_seconds * 2, "A probe failed or was slow")
+        reason = state.reason if state.is_wave else "A probe failed or was slow"
+        return opened(state, now, state.pause_seconds * 2, reason)
     successes = state.successes + 1
     if successes >= PROBES:
         return State(BreakerStatus.CLOSED, now, f"{successes} probes went well")

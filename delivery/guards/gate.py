@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import redis
@@ -95,6 +95,7 @@ class Gate:
         self.forced: BreakerStatus | None = None
         self.state = State()
         self._raw = b""
+        self._lately = Counts()  # Of all workers, as of the last look.
         self._shared = shared
         self._journal = journal
         self._share = max(1, threads // 2)
@@ -201,6 +202,7 @@ class Gate:
 
     async def open_if_bad(self, counts: Counts, lately: Counts) -> None:
         """closed → open where the calls since it closed speak against the vendor."""
+        self._lately = lately
         await self._move(lambda state: breaker.judge(state, counts, lately, time.time(), self.first_pause_seconds))
 
     async def trip(self, reason: str) -> bool:
@@ -209,22 +211,33 @@ class Gate:
         Returns whether this call opened it: of all workers that meet the same mistake only one does.
         """
         tripped = await self._move(lambda state: breaker.tripped(state, time.time(), self.first_pause_seconds, reason))
-        if tripped:
+        if tripped and self.status is BreakerStatus.CLOSED:
+            logger.error("A vendor does not take our set-up; staff keep its breaker closed.", channel=self.name,
+                         reason=reason)  # fmt: skip
+        elif tripped:
             logger.error("A vendor does not take our set-up; its channel waits.", channel=self.name, reason=reason)
         return tripped
 
-    async def trip_if_refused(self, results: Iterable[Result]) -> None:
-        """closed → open where one of a batch's answers was about our account, and the vendor took nobody else's lately.
+    async def trip_if_refused(self, results: Sequence[Result]) -> None:
+        """closed → open where one of a batch's answers was about our account, and the vendor took no other alert of the
+        batch, nor lately one of any worker's.
 
-        Where others were taken meanwhile it is not our account after all; then the counts decide.
+        Where others were taken it is not our account after all; then the counts decide.
         """
         partial = self.channel.partial_codes
         refused = next((r for r in results if r.outcome is Outcome.MISCONFIGURED and r.code not in partial), None)
-        if refused is None:
+        if refused is None or any(r.outcome is Outcome.SENT for r in results):
             return
-        lately = self.calls.window(time.time() - LATELY_SECONDS)
-        if lately.bad >= lately.calls:
+        own = self.calls.window(time.time() - LATELY_SECONDS)
+        if not any(lately.bad < lately.calls for lately in (own, self._lately)):
             await self.trip(f"{refused.code}: {refused.message}")
+
+    async def is_in_wave(self) -> bool:
+        """Whether the breaker stands open for a wave, as the workers share it at this moment."""
+        with suppress(redis.RedisError):  # Then by what was heard last.
+            if raw := await self._shared.read(self.name):
+                self.heard(raw)
+        return self.state.is_wave
 
     async def _take_probes(self, wanted: int, now: float) -> int:
         if self.forced is BreakerStatus.OPEN:

@@ -180,6 +180,5 @@ class EndpointView(ServiceView):
         found = statements.addresses([oid]).get(oid)
         if found is None:
             raise ProblemError(ErrorCode.NOT_FOUND)
-        if found["active"]:
-            statements.deactivate_endpoint(oid, found["registered_at"], reason, clock.now())
+        statements.switch_off_endpoint(oid, found["registered_at"], reason, clock.now())
         return Response(status=204)

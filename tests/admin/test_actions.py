@@ -53,6 +53,14 @@ def test_an_endpoint_is_deactivated_and_activated_with_a_reason(admin_client: Cl
     assert not any(ADDRESS in entry.object_repr for entry in log)
 
 
+def test_staff_deactivate_for_their_own_reason_what_a_vendor_called_dead(admin_client: Client, world: World) -> None:
+    Endpoint.objects.filter(pk=world.endpoint.pk).update(active=False, deactivated_reason="BadDeviceToken")
+    run(admin_client, Endpoint, "deactivate", world.endpoint, reason="its owner asked")
+    world.endpoint.refresh_from_db()
+    assert (world.endpoint.active, world.endpoint.deactivated_reason) == (False, "its owner asked")
+    assert LogEntry.objects.get(object_id=str(world.endpoint.pk)).change_message == "Deactivated: its owner asked"
+
+
 @pytest.mark.parametrize("action", ["deactivate", "activate"])
 def test_without_a_reason_nothing_changes(admin_client: Client, world: World, action: str) -> None:
     Endpoint.objects.filter(pk=world.endpoint.pk).update(active=action == "deactivate")

@@ -145,6 +145,17 @@ def test_an_endpoint_is_switched_with_a_reason_and_back_to_the_follower(support:
     ]  # fmt: skip
 
 
+def test_what_was_to_be_deactivated_is_not_switched_on_because_a_vendor_was_faster(
+    support: Client, world: World
+) -> None:
+    switch = reverse("admin:followers_endpoint_switch", args=[world.endpoint.pk])
+    assert 'name="wanted" value="inactive"' in text(support, switch)
+    Endpoint.objects.filter(pk=world.endpoint.pk).update(active=False, deactivated_reason="BadDeviceToken")
+    support.post(switch, {"reason": "lost phone", "wanted": "inactive"})
+    endpoint = Endpoint.objects.get(pk=world.endpoint.pk)
+    assert (endpoint.active, endpoint.deactivated_reason) == (False, "lost phone")
+
+
 def test_a_switch_needs_a_reason_and_leads_to_no_other_site(support: Client, world: World) -> None:
     switch = reverse("admin:followers_endpoint_switch", args=[world.endpoint.pk])
     assert support.post(switch, {"reason": " "}).status_code == 200

@@ -143,6 +143,16 @@ def test_a_deactivated_endpoint_comes_back_when_it_is_registered_again(service, 
     assert (back.active, back.deactivated_reason, back.deactivated_at) == (True, "", None)
 
 
+def test_a_service_deactivates_for_its_own_reason_what_a_vendor_called_dead(service, ann):
+    item = {"follower_id": "F-ann", "channel": "fcm", "address": "token-1", "platform": "android"}
+    (created,) = call(service, "endpoints", item)
+    Endpoint.objects.update(active=False, deactivated_reason="INVALID_ARGUMENT")
+
+    service.delete(f"{V1}endpoints/{created['id']}?reason=sold")
+
+    assert Endpoint.objects.get().deactivated_reason == "sold"
+
+
 def test_an_address_is_checked_and_never_repeated(service, ann, trader):
     webhook = "https://discord.com/api/webhooks/123456789012345678/" + "t" * 60
     results = call(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from followers import preferences
+from followers import clock, preferences, statements
 from followers.models import Endpoint, Follower
 from tests.api.conftest import as_follower, code_of
 
@@ -134,6 +134,24 @@ def test_a_device_that_was_signed_off_comes_back_when_it_is_registered_again(ann
     assert (gone.status_code, stored.active, stored.deactivated_reason) == (204, False, "removed_by_follower")
     back = client.post(DEVICES, PHONE, format="json").json()
     assert (back["id"], back["active"], back["deactivated_reason"]) == (device["id"], True, "")
+
+
+@pytest.mark.parametrize("by", ["id", "address"])
+def test_a_device_that_a_vendor_called_dead_stays_off_once_it_is_signed_off(ann: Follower, by: str) -> None:
+    client, began = as_follower(ann), clock.now()
+    device = client.post(DEVICES, PHONE, format="json").json()
+    Endpoint.objects.update(active=False, deactivated_reason="INVALID_ARGUMENT", deactivated_at=began)
+
+    if by == "id":
+        client.delete(f"{DEVICES}/{device['id']}")
+    else:
+        client.delete(DEVICES, {"channel": "fcm", "address": PHONE["address"]}, format="json")
+
+    assert statements.reactivate_endpoints("fcm", ["INVALID_ARGUMENT"], began) == 0
+    stored = Endpoint.objects.get(pk=device["id"])
+    assert (stored.active, stored.deactivated_reason) == (False, "removed_by_follower")
+    client.delete(f"{DEVICES}/{device['id']}")
+    assert Endpoint.objects.get(pk=device["id"]).deactivated_at == stored.deactivated_at
 
 
 def test_nobody_signs_off_another_persons_device(ann: Follower, bob: Follower) -> None:

@@ -7,8 +7,19 @@ from dataclasses import replace
 import pytest
 
 from delivery.choices import BreakerStatus
-from delivery.guards.breaker import MAX_PAUSE_SECONDS, PROBES, State, judge, opened, probed, put_back, take_probes
+from delivery.guards.breaker import (
+    MAX_PAUSE_SECONDS,
+    PROBES,
+    State,
+    judge,
+    opened,
+    probed,
+    put_back,
+    take_probes,
+    tripped,
+)
 from delivery.guards.calls import Counts
+from delivery.guards.waves import WAVE_REASON
 
 NOW = 1_000.0
 PAUSE = 5.0
@@ -91,6 +102,20 @@ def test_one_bad_probe_opens_it_for_twice_as_long_up_to_the_cap() -> None:
         state, _ = take_probes(state, PROBES, state.probe_at, 15)
     assert pauses == [10, 20, 40, 80, 160, 300, 300, 300, 300]
     assert MAX_PAUSE_SECONDS == 300
+
+
+def test_wave_stays_the_reason_until_the_probes_go_well() -> None:
+    wave = f"BadDeviceToken {WAVE_REASON}"
+    state = tripped(State(), NOW, PAUSE, wave)
+    for _ in range(2):
+        state, _ = take_probes(state, PROBES, state.probe_at, 15)
+        assert state.is_wave
+        state = probed(state, False, NOW)
+        assert (state.status, state.is_wave, state.reason) == (BreakerStatus.OPEN, True, wave)
+    state, _ = take_probes(state, PROBES, state.probe_at, 15)
+    for _ in range(PROBES):
+        state = probed(state, True, NOW)
+    assert not state.is_wave
 
 
 def test_late_answers_of_other_probes_change_nothing_once_it_is_open_or_closed() -> None:

@@ -22,6 +22,7 @@ from delivery.guards.holds import WHOLE_CHANNEL
 from delivery.guards.rates import RateLimit
 from delivery.guards.shared import Heard, Shared, Told, connect, live_states
 from delivery.guards.watch import Watch
+from delivery.guards.waves import WAVE_REASON
 from followers.choices import Channel as Name
 from tests.web.private_redis import PrivateRedis
 
@@ -125,6 +126,43 @@ async def test_refused_credential_opens_the_breaker_of_all_workers_and_one_of_th
     assert len(one.changes + two.changes) == 1
     assert [r.levelname for r in caplog.records if "does not take our set-up" in r.getMessage()] == ["ERROR"]
     assert one.gate.state == two.gate.state, "Whoever comes second puts the probe off no further."
+
+
+async def test_refusal_beside_an_accepted_alert_of_its_batch_opens_nothing_however_long_ago_that_was(
+    workers: Workers,
+) -> None:
+    worker = workers()
+    await worker.gate.trip_if_refused([*REFUSED, Result(Outcome.SENT), Result(Outcome.UNKNOWN)])
+    assert worker.gate.status is BreakerStatus.CLOSED
+
+
+async def test_refusal_opens_nothing_while_another_workers_alerts_are_accepted(workers: Workers) -> None:
+    busy, idle = workers(), workers()
+    busy.answer(Outcome.SENT)
+    for worker in (busy, idle):
+        await worker.watch.step()
+    await idle.gate.trip_if_refused(REFUSED)
+    assert idle.gate.status is BreakerStatus.CLOSED
+
+
+async def test_refusal_while_staff_keep_the_breaker_closed_is_not_told_as_a_channel_that_waits(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = workers()
+    worker.gate.force(BreakerStatus.CLOSED)
+    await worker.gate.trip_if_refused(REFUSED)
+    (told,) = [r.getMessage() for r in caplog.records if "does not take our set-up" in r.getMessage()]
+    assert "staff keep its breaker closed" in told
+    assert isinstance(await worker.admit(), Permit)
+
+
+async def test_wave_is_known_to_all_workers_at_once_and_other_trouble_is_none(workers: Workers) -> None:
+    one, two = workers(), workers()
+    await one.gate.trip("12 slow of 20 calls")
+    assert not await two.gate.is_in_wave()
+    assert await one.gate.trip(f"INVALID_ARGUMENT {WAVE_REASON}")
+    assert await two.gate.is_in_wave()
+    assert not await two.gate.trip(f"INVALID_ARGUMENT {WAVE_REASON}")
 
 
 async def test_another_accounts_breaker_starts_closed(workers: Workers) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
+from django.conf import settings
 from redis import asyncio as async_redis
 
 from delivery.breakers import breaker_id, force_breaker
 from delivery.choices import BreakerStatus
-from delivery.guards.breaker import PROBES
+from delivery.guards.breaker import PROBES, State, opened
+from delivery.guards.gate import Gate
+from delivery.guards.shared import encoded, state_key
+from delivery.guards.waves import WAVE_REASON
+from delivery.lease import Lease
 from delivery.models import Breaker, BreakerChange
+from delivery.vendors import open_vendor
 from devstack.vendors.client import Sandbox
 from followers import clock
+from followers import statements as followers
 from followers.models import Endpoint, Follower
 from followers.mongo import collection
 from tests.pipeline import world
@@ -282,6 +292,104 @@ def test_wave_that_comes_in_small_batches_deactivates_nobody_either(
     states = Counter(d["state"] for event in events for d in deliveries(event, "apns"))
     assert states == {"failed": 18, "queued": 6}
     assert [r.levelname for r in caplog.records if "active again" in r.getMessage()] == ["WARNING"]
+
+
+def test_addresses_of_a_wave_come_back_once_and_under_the_lease_of_the_batch(
+    vendors: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LEASE_SECONDS = 1.5
+    policy(settings, "apns", timeout_seconds=1.0)
+    vendors.behave("apns", rules=[{"match": {}, "status": 400, "code": "BadDeviceToken", "latency_ms": 300}])
+    revived: list[bool] = []
+    renewed = threading.Event()
+    renew, reactivate = Lease.renew, followers.reactivate_endpoints
+
+    def noted(self: Lease) -> None:
+        renew(self)
+        renewed.set()
+
+    def slowly(*args: Any) -> int:
+        renewed.clear()
+        revived.append(renewed.wait(5))
+        return reactivate(*args)
+
+    monkeypatch.setattr(Lease, "renew", noted)
+    monkeypatch.setattr(followers, "reactivate_endpoints", slowly)
+    events = [audience(25, "apns")[0] for _ in range(3)]
+    world.deliver_all()
+
+    assert revived == [True]
+    states = {(d["state"], d["error_code"]) for event in events for d in deliveries(event, "apns")}
+    assert states == {("queued", "BadDeviceToken")}
+
+
+def test_probes_that_are_refused_like_the_wave_keep_the_breaker_open_and_deactivate_nobody(
+    vendors: Sandbox, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.BREAKER_PAUSE_SECONDS = 0.1
+    vendors.behave("apns", rules=[{"match": {}, "status": 400, "code": "BadDeviceToken"}])
+    audience(30, "apns")
+    world.deliver_once()
+    event, _ = audience(20, "apns")
+
+    world.deliver_once()
+
+    assert Counter((d["state"], d["attempts"]) for d in deliveries(event, "apns")) == {
+        ("queued", 1): PROBES,
+        ("queued", 0): 20 - PROBES,
+    }
+    assert Endpoint.objects.filter(active=False).count() == 0
+    assert [c["status_after"] for c in collection(BreakerChange).find().sort("_id", 1)] == ["open", "half_open", "open"]
+    assert told_of_the_set_up(caplog) == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_heard", "stays"),
+    [
+        (f"BadDeviceToken {WAVE_REASON}", False, True),
+        ("20 slow or unanswered of 20 calls within 4 s", True, False),
+    ],
+    ids=["a wave, this worker has not heard of it", "slowness"],
+)
+def test_address_is_active_again_only_if_a_wave_was_recognised_while_it_was_given_up(
+    vendors: Sandbox, monkeypatch: pytest.MonkeyPatch, reason: str, is_heard: bool, stays: bool
+) -> None:
+    vendors.behave("apns", rules=[{"match": {}, "status": 400, "code": "BadDeviceToken"}])
+    _event, (follower,) = audience(1, "apns")
+    deactivate = followers.deactivate_endpoint
+
+    def overtaken(*args: Any) -> bool:
+        """Another worker's breaker opens meanwhile."""
+        changed = deactivate(*args)
+        vendor = open_vendor("apns")
+        assert vendor is not None
+        raw = encoded(opened(State(), time.time(), 60.0, reason))
+        with redis.Redis.from_url(settings.REDIS_URL) as client:
+            client.set(state_key(vendor.gate.name), raw)
+        if is_heard:
+            vendor.gate.heard(raw)
+        return changed
+
+    monkeypatch.setattr(followers, "deactivate_endpoint", overtaken)
+    world.deliver_once()
+    assert Endpoint.objects.get(follower=follower).active == stays
+
+
+def test_fault_of_the_breaker_costs_no_outcome(vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: Gate, reason: str) -> bool:
+        raise ValueError("a state that nobody can read")
+
+    monkeypatch.setattr(Gate, "trip", broken)
+    vendors.behave("twilio", rules=[{"match": {}, "code": "auth"}])
+    vendors.behave("apns", rules=[{"match": {}, "status": 400, "code": "BadDeviceToken"}])
+    refused, _ = audience(1, "sms")
+    wave, _ = audience(30, "apns")
+    world.deliver_once()
+    assert [(d["state"], d["error_code"], d["attempts"]) for d in deliveries(refused, "sms")] == [
+        ("queued", "20003", 1)
+    ]
+    assert {(d["state"], d["attempts"]) for d in deliveries(wave, "apns")} == {("queued", 1)}
+    assert Endpoint.objects.filter(active=False).count() == 0
 
 
 def test_bad_tokens_among_good_ones_are_dead(vendors: Sandbox) -> None:
