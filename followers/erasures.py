@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 import time
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -77,31 +78,44 @@ def find_present(external_id: str) -> ObjectId | None:
 class Lately:
     """Who was erased while a token of theirs may still be good, as this process knew it a second ago.
 
-    Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading.
-    While the database is away the last answer holds: nothing of theirs can be read or written then.
+    Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading,
+    but for a process's first. While the database is away the last answer holds: nothing of theirs can be read or written
+    then.
     """
 
     READ_EVERY_SECONDS = 1.0
 
     def __init__(self) -> None:
-        self._ids: frozenset[ObjectId] = frozenset()
+        self._ids: frozenset[ObjectId] | None = None
         self._read_at = -self.READ_EVERY_SECONDS
+        self._first = threading.Lock()
 
     def ids(self) -> frozenset[ObjectId]:
-        at = time.monotonic()
-        if at - self._read_at >= self.READ_EVERY_SECONDS:
-            self._read_at = at
-            try:
-                lifetime = timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS)
-                self._ids = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
-            except PyMongoError as error:
-                if not is_passing(error):
-                    raise
-        return self._ids
+        if self._ids is None:
+            with self._first:
+                self._read_if_due()
+        else:
+            self._read_if_due()
+        return self._ids or frozenset()
 
     def forget(self) -> None:
-        """The next one who asks reads again."""
+        """The next one who asks reads again; what is being read at this moment does not count."""
         self._read_at = -self.READ_EVERY_SECONDS
+
+    def _read_if_due(self) -> None:
+        at = time.monotonic()
+        if at - self._read_at < self.READ_EVERY_SECONDS:
+            return
+        self._read_at = at
+        try:
+            lifetime = timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS)
+            erased = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
+        except PyMongoError as error:
+            if not is_passing(error):
+                raise
+        else:
+            if self._read_at == at:
+                self._ids = erased
 
 
 LATELY = Lately()

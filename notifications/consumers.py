@@ -265,8 +265,10 @@ class InboxConsumer(AsyncWebsocketConsumer):
         if frame.known:
             known = await _in_thread(inbox.read_times)(self.follower_id, frame.known, now)
         for oid in frame.known:
-            there = frames.updated(oid, known[oid]) if oid in known else None
-            await self._send_frame(there or frames.removed(oid, RemovalReason.OUTDATED))
+            if oid in known:
+                await self._send_frame(frames.updated(oid, known[oid]))
+            else:
+                await self._send_frame(frames.removed(oid, RemovalReason.OUTDATED))
         pages = inbox.pages_since(self.follower_id, frame.since, now)
         while page := await _in_thread(next)(pages, None):
             for entry in page:

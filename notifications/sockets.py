@@ -217,9 +217,9 @@ class Sockets:
             await self._subscription.probe()
 
     async def _look_around(self) -> None:
+        await self._look_for_unheard()
         for erased in await asyncio.to_thread(erasures.LATELY.ids):  # Whose end nobody here has heard.
             self._end_erased(erased.binary)
-        await self._look_for_unheard()
 
     async def _look_for_unheard(self) -> None:
         """Tells each socket what is stored for its follower, and what it was not told of."""

@@ -70,12 +70,16 @@ def test_five_thousand_deliveries_are_told_by_two_looks_from_outside_and_agree_w
     event = world.trade(trader)
     publish(event)
     wait_until(collection(Notification), all_settled(ALERTS), "everything settled")
-    # A batch is counted right after it is written down.
+    found = [d for row in world.alerts(event) for d in row["deliveries"]]
+    tried = sum(len(d["attempt_log"]) for d in found)
+    # A batch is counted right after it is written down; that it was accepted, and when, at the very end.
     until(lambda: added(before, scraped(port), "notifyhub_deliveries_total").total() == ALERTS + SENDS)
+    until(lambda: added(before, scraped(port), "notifyhub_attempts_total").total() == tried)
+    accepted = sum(d["sent_at"] is not None for d in found if d["channel"] in CHANNELS)
+    until(lambda: added(before, scraped(port), "notifyhub_event_to_delivery_seconds_count").total() == accepted)
     after = scraped(port)
 
     # Then the second look tells what MongoDB has
-    found = [d for row in world.alerts(event) for d in row["deliveries"]]
     stored = Counter((d["channel"], d["state"], d["error_code"]) for d in found)
     assert added(before, after, "notifyhub_deliveries_total", *OUTCOMES) == stored
     attempts = Counter((d["channel"], a["outcome"], a["code"]) for d in found for a in d["attempt_log"])

@@ -120,7 +120,7 @@ def test_vendor_that_never_answers_holds_up_nobody_else_and_its_alerts_end_expla
     wait_until(collection(Notification), all_settled(1), "every process at work")
     vendors.reset()
     vendors.behave("onesignal", rules=[{"match": {}, "hang": True}])
-    stuck, event = world.trade(stuck_trader, productType="CRYPTO"), world.trade(trader, productType="CRYPTO")
+    stuck, event = world.trade(stuck_trader, productType="CRYPTO"), world.trade(trader)
 
     published = world.clock.now()
     publish(stuck, event)

@@ -647,6 +647,7 @@ class NotifyHubInbox extends HTMLElement {
         break;
       case "error":
         console.warn("NotifyHub refused a frame.", frame);
+        if (frame.code === "unavailable") this.#sync(); // It may have been the resume: what it would say is still news.
     }
     this.#update();
   }
@@ -661,9 +662,10 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   #resume() {
-    this.#hasResumed = Boolean(this.since);
-    if (!this.#hasResumed) return null;
-    return { type: "resume", since: this.since, known: [...this.#entries.keys()].slice(0, MOST_KNOWN_IDS) };
+    this.#hasResumed = Boolean(this.since) && this.#entries.size <= MOST_KNOWN_IDS;
+    if (!this.since) return null;
+    const newestFirst = [...this.#entries.values()].sort((one, other) => (one.created_at < other.created_at ? 1 : -1));
+    return { type: "resume", since: this.since, known: newestFirst.slice(0, MOST_KNOWN_IDS).map(({ id }) => id) };
   }
 
   // --- What a person does ---------------------------------------------------------------------------------------------
