@@ -79,8 +79,8 @@ class Lately:
     """Who was erased while a token of theirs may still be good, as this process knew it a second ago.
 
     Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading,
-    but for a process's first. While the database is away the last answer holds: nothing of theirs can be read or written
-    then.
+    but for a process's first. While the database is away the last answer holds: nothing of theirs can be read or
+    written then.
     """
 
     READ_EVERY_SECONDS = 1.0
