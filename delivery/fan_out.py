@@ -24,7 +24,7 @@ from delivery.batch_spans import hinted
 from delivery.broker import send_hints
 from delivery.channels.credentials import is_on
 from delivery.lease import Lease, LeaseLostError, claim
-from delivery.right_of_way import STORING, claim_way, give_way, in_turn
+from delivery.right_of_way import claim_way, storing
 from delivery.stopping import is_stopping
 from delivery.update_alerts import listed, writer_for
 from followers import clock, erasures
@@ -224,9 +224,8 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     """Writes one chunk, in the order that leaves no gap: batches, then the rows that name them, then inboxes."""
     priority = run.event["priority"]
     claim_way(priority)
-    give_way(priority)
-    run.lease.keep()
-    with in_turn(STORING, priority, len(alerts.notifications)), one_primary():
+    with storing(priority, len(alerts.notifications)), one_primary():
+        run.lease.keep()
         batches.insert_batches_with_rows(alerts.batches)
         present = notifications.insert_notifications(alerts.notifications)
     telemetry.stored(alerts.notifications, present)
@@ -234,15 +233,14 @@ def _store(run: FanOut, alerts: Alerts, follower_ids: list[ObjectId], known: set
     # From here on a worker may deliver, while the inboxes and the rest of the shard are still being written.
     claim_way(priority)
     send_hints(alerts.batches)
-    give_way(priority)
-    run.lease.keep()
-    with in_turn(STORING, priority, len(alerts.entries)):
+    with storing(priority, len(alerts.entries)):
+        run.lease.keep()
         notifications.insert_entries(alerts.entries)
     withdrawn = _withdraw_if_closed(run, alerts)
     _push([] if withdrawn else [e for e in alerts.entries if e["_id"] not in known], withdrawn)
     if follower_ids:
         # After the push, which it would hold up; for a moment an inbox may have an entry too many.
-        with in_turn(STORING, priority, len(follower_ids)):
+        with storing(priority, len(follower_ids)):
             pruned = notifications.prune_entries(run.event, follower_ids, settings.INAPP_KEEP, clock.now())
         _push([], pruned)
     run.written += len(alerts.notifications)

@@ -75,9 +75,8 @@ async def give_way_async(priority: str) -> None:
 
 
 STORING, RECORDING = BoundedSemaphore(1), BoundedSemaphore(1)
-"""Of a process: the bulk inserts of its fan-outs, and the updates with its outcomes."""
-
-
+"""Of a process: the bulk statements of its fan-outs, and the updates with its outcomes."""
+TURN_PATIENCE_SECONDS: Final = 3.0
 SMALL: Final = 20
 """Documents. A statement of so few is quicker than its turn would come."""
 
@@ -86,12 +85,20 @@ SMALL: Final = 20
 def in_turn(kind: BoundedSemaphore, priority: str, documents: int) -> Iterator[None]:
     """One of these statements at a time; critical and small ones do not wait, and nobody waits for one that hangs."""
     is_large = priority != Priority.CRITICAL and documents > SMALL
-    has_turn = is_large and kind.acquire(timeout=PATIENCE_SECONDS)
+    has_turn = is_large and kind.acquire(timeout=TURN_PATIENCE_SECONDS)
     try:
         yield
     finally:
         if has_turn:
             kind.release()
+
+
+@contextmanager
+def storing(priority: str, documents: int) -> Iterator[None]:
+    """A fan-out's bulk statement, in its turn; it gives way when that has come, not before it waits for it."""
+    with in_turn(STORING, priority, documents):
+        give_way(priority)
+        yield
 
 
 def _key() -> str:

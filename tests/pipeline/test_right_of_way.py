@@ -143,7 +143,7 @@ def test_large_statements_of_a_kind_go_one_at_a_time_and_critical_ones_at_once()
 
 
 def test_statement_that_hangs_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(right_of_way, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(right_of_way, "TURN_PATIENCE_SECONDS", 0.05)
     kind = BoundedSemaphore(1)
     with right_of_way.in_turn(kind, "normal", 200):
         with right_of_way.in_turn(kind, "normal", 200):
