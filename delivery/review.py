@@ -58,6 +58,10 @@ _FIELDS: Document = {
 }  # fmt: skip
 
 
+Target = tuple[str, ObjectId]
+"""Channel and address."""
+
+
 class Obstacle(TextChoices):
     """Why an alert is not sent again, in words that follow a number of alerts."""
 
@@ -75,8 +79,8 @@ class Obstacle(TextChoices):
 class Outlook:
     """What a decision would do to the chosen alerts."""
 
-    wanted: dict[ObjectId, list[Document]] = field(default_factory=dict)
-    """The deliveries to queue, by alert: as they would be stored if the alert does not have them yet."""
+    wanted: dict[ObjectId, list[Target]] = field(default_factory=dict)
+    """What to queue, by alert; a delivery is added where the alert does not have it yet."""
     obstacles: Counter[Obstacle] = field(default_factory=Counter)
     channels: Counter[str] = field(default_factory=Counter)
     doubtful: int = 0
@@ -108,15 +112,24 @@ def outlook_elsewhere(ids: Sequence[ObjectId], channels: Sequence[Channel], now:
     """What would become, for each channel, of sending to every active address of the recipients on it that was not
     reached yet."""
     outlooks = {channel: Outlook() for channel in channels}
+    closed = [channel for channel in channels if not is_on(channel, settings)]
+    usable = [channel for channel in channels if channel not in closed]
 
     def read(chunk: list[ObjectId]) -> tuple[list[Document], Mapping[tuple[ObjectId, str], list[ObjectId]]]:
         rows = _reviewed(chunk)
-        return rows, _active_endpoints(rows, channels)
+        valid = [row for row in rows if _over(row, now) is None]
+        return rows, _active_endpoints(valid, usable)
 
     for rows, owned in _read_ahead(read, ids):
-        for channel, outlook in outlooks.items():
-            for row in rows:
-                _look_elsewhere(outlook, row, owned.get((_owner(row), channel.value), []), channel, now)
+        for row in rows:
+            if (over := _over(row, now)) is not None:
+                for outlook in outlooks.values():
+                    outlook.obstacles[over] += 1
+                continue
+            for channel in closed:
+                outlooks[channel].obstacles[Obstacle.CHANNEL_OFF] += 1
+            for channel in usable:
+                _look_elsewhere(outlooks[channel], row, owned.get((_owner(row), channel.value), []), channel)
     return outlooks
 
 
@@ -213,30 +226,25 @@ def _active_endpoints(rows: list[Document], channels: Sequence[Channel]) -> dict
     return owned
 
 
-def _look_elsewhere(
-    outlook: Outlook, row: Document, endpoints: list[ObjectId], channel: Channel, now: datetime
-) -> None:
+def _look_elsewhere(outlook: Outlook, row: Document, endpoints: list[ObjectId], channel: Channel) -> None:
+    if not endpoints:
+        outlook.obstacles[Obstacle.NO_ADDRESS] += 1
+        return
     present = {d["endpoint"]: d for d in row["deliveries"]}
     under_way = {endpoint for endpoint in endpoints if endpoint in present and _is_under_way(present[endpoint])}
     sendable = [
-        present.get(endpoint) or delivery(channel, endpoint)
+        present.get(endpoint) or {"channel": channel.value, "endpoint": endpoint, "state": None}
         for endpoint in endpoints
         if endpoint not in present or (endpoint not in under_way and present[endpoint]["state"] in RESENDABLE)
     ]
-    if (over := _over(row, now)) is not None:
-        outlook.obstacles[over] += 1
-    elif not is_on(channel, settings):
-        outlook.obstacles[Obstacle.CHANNEL_OFF] += 1
-    elif not endpoints:
-        outlook.obstacles[Obstacle.NO_ADDRESS] += 1
-    elif sendable:
+    if sendable:
         _want(outlook, row, sendable)
     else:
         outlook.obstacles[Obstacle.UNDER_WAY if under_way else Obstacle.REACHED] += 1
 
 
 def _want(outlook: Outlook, row: Document, sendable: list[Document]) -> None:
-    outlook.wanted[row["_id"]] = [delivery(d["channel"], d["endpoint"]) for d in sendable]
+    outlook.wanted[row["_id"]] = [(d["channel"], d["endpoint"]) for d in sendable]
     for stored in sendable:
         outlook.channels[stored["channel"]] += 1
         in_doubt = stored["state"] == DeliveryState.UNKNOWN or "unknown" in _outcomes(stored)
@@ -244,7 +252,7 @@ def _want(outlook: Outlook, row: Document, sendable: list[Document]) -> None:
 
 
 # --- Deciding --------------------------------------------------------------------------------------------------------
-def send_again(wanted: Mapping[ObjectId, list[Document]], by: str, note: str, now: datetime) -> list[ObjectId]:
+def send_again(wanted: Mapping[ObjectId, Sequence[Target]], by: str, note: str, now: datetime) -> list[ObjectId]:
     """failed, unknown or unsent → queued, due now; a wanted delivery that an alert does not have is added.
 
     What was reached, is under way or is no longer valid by now stays as it is. Each delivery starts with a fresh budget
@@ -256,9 +264,11 @@ def send_again(wanted: Mapping[ObjectId, list[Document]], by: str, note: str, no
     entry = {
         "at": now, "outcome": REQUESTED, "code": "", "message": f"{by}: {note}"[:500], "latency_ms": None,
     }  # fmt: skip
-    return [
-        pk for ids in _chunks(list(wanted), SEND_CHUNK) for pk in _queue(ids, [wanted[pk] for pk in ids], entry, now)
-    ]
+    sent: list[ObjectId] = []
+    for ids in _chunks(list(wanted), SEND_CHUNK):
+        # As they would be stored if the alert does not have them yet.
+        sent += _queue(ids, [[delivery(*target) for target in wanted[pk]] for pk in ids], entry, now)
+    return sent
 
 
 def _queue(ids: list[ObjectId], wanted: list[list[Document]], entry: Document, now: datetime) -> list[ObjectId]:
