@@ -78,30 +78,38 @@ class Lately:
     """Who was erased while a token of theirs may still be good, as this process knew it a second ago.
 
     Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading.
-    While the database is away the last answer holds: nothing of theirs can be read or written then.
+    Until the first answer is there, everybody reads for themselves: nothing is known yet. While the database is away
+    the last answer holds: nothing of theirs can be read or written then.
     """
 
     READ_EVERY_SECONDS = 1.0
 
     def __init__(self) -> None:
-        self._ids: frozenset[ObjectId] = frozenset()
+        self._ids: frozenset[ObjectId] | None = None
         self._read_at = -self.READ_EVERY_SECONDS
+        self._as_of = -self.READ_EVERY_SECONDS
+        """What began to be read earlier is not taken any more."""
 
     def ids(self) -> frozenset[ObjectId]:
         at = time.monotonic()
-        if at - self._read_at >= self.READ_EVERY_SECONDS:
+        if self._ids is None or at - self._read_at >= self.READ_EVERY_SECONDS:
             self._read_at = at
             try:
                 lifetime = timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS)
-                self._ids = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
+                ids = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
             except PyMongoError as error:
                 if not is_passing(error):
                     raise
-        return self._ids
+            else:
+                if at < self._as_of:
+                    return ids  # A slow reading. It answers its own caller, and replaces nothing newer.
+                self._ids, self._as_of = ids, at
+        return frozenset() if self._ids is None else self._ids
 
     def forget(self) -> None:
-        """The next one who asks reads again."""
+        """The next one who asks reads again; what is being read just now may lack the newest erasure."""
         self._read_at = -self.READ_EVERY_SECONDS
+        self._as_of = time.monotonic()
 
 
 LATELY = Lately()

@@ -175,7 +175,7 @@ export class InboxClient {
   }
 
   // --- REST -----------------------------------------------------------------------------------------------------------
-  /** The whole inbox, page by page: also tells what was read elsewhere while the line was down. */
+  /** The whole inbox, page by page: also tells what became of entries beyond those that a resume can name. */
   async #list() {
     const stored = new Map();
     let query = "?limit=100";

@@ -663,7 +663,8 @@ class NotifyHubInbox extends HTMLElement {
   #resume() {
     this.#hasResumed = Boolean(this.since);
     if (!this.#hasResumed) return null;
-    return { type: "resume", since: this.since, known: [...this.#entries.keys()].slice(0, MOST_KNOWN_IDS) };
+    const newest = [...this.#entries.values()].sort((one, other) => (this.#isNewer(one, other) ? -1 : 1));
+    return { type: "resume", since: this.since, known: newest.slice(0, MOST_KNOWN_IDS).map(({ id }) => id) };
   }
 
   // --- What a person does ---------------------------------------------------------------------------------------------
