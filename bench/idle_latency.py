@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> Report:
     rounds, notes = [], []
     with set_up({"T-one": 1}, {"FOLLOWER_TOKEN_SECONDS": "3600", **dict(arguments.setting)}) as stage:
         from followers.models import Follower
-        from notifications.consumers import SUBPROTOCOL
+        from notifications.frames import SUBPROTOCOL
         from notifications.tokens import mint
 
         token = mint(Follower.objects.get(external_id="F-1"))

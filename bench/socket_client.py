@@ -32,7 +32,7 @@ class ListeningSocket(asyncio.Protocol):
     @classmethod
     async def opened(cls, port: int, token: str, hear: Callable[[bytes], None]) -> ListeningSocket:
         """Connects to the inbox of a token's follower; `hear` gets each frame's text, undecoded."""
-        from notifications.consumers import SUBPROTOCOL  # noqa: PLC0415  # Only once Django is set up.
+        from notifications.frames import SUBPROTOCOL  # noqa: PLC0415  # Only once Django is set up.
 
         loop = asyncio.get_running_loop()
         _, socket = await loop.create_connection(lambda: cls(hear), "127.0.0.1", port)

@@ -78,9 +78,9 @@ def find_present(external_id: str) -> ObjectId | None:
 class Lately:
     """Who was erased while a token of theirs may still be good, as this process knew it a second ago.
 
-    Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading,
-    but for a process's first. While the database is away the last answer holds: nothing of theirs can be read or
-    written then.
+    Asked with every call of an app, so it is read at most once a second, and nobody waits for somebody else's reading.
+    Until the first answer is there, everybody reads for themselves: nothing is known yet. While the database is away
+    the last answer holds: nothing of theirs can be read or written then.
     """
 
     READ_EVERY_SECONDS = 1.0
@@ -88,19 +88,29 @@ class Lately:
     def __init__(self) -> None:
         self._ids: frozenset[ObjectId] | None = None
         self._read_at = -self.READ_EVERY_SECONDS
-        self._first = threading.Lock()
+        self._as_of = -self.READ_EVERY_SECONDS
+        """What began to be read earlier is not taken any more."""
 
     def ids(self) -> frozenset[ObjectId]:
-        if self._ids is None:
-            with self._first:
-                self._read_if_due()
-        else:
-            self._read_if_due()
-        return self._ids or frozenset()
+        at = time.monotonic()
+        if self._ids is None or at - self._read_at >= self.READ_EVERY_SECONDS:
+            self._read_at = at
+            try:
+                lifetime = timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS)
+                ids = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
+            except PyMongoError as error:
+                if not is_passing(error):
+                    raise
+            else:
+                if at < self._as_of:
+                    return ids  # A slow reading. It answers its own caller, and replaces nothing newer.
+                self._ids, self._as_of = ids, at
+        return frozenset() if self._ids is None else self._ids
 
     def forget(self) -> None:
-        """The next one who asks reads again; what is being read at this moment does not count."""
+        """The next one who asks reads again; what is being read just now may lack the newest erasure."""
         self._read_at = -self.READ_EVERY_SECONDS
+        self._as_of = time.monotonic()
 
     def _read_if_due(self) -> None:
         at = time.monotonic()

@@ -41,7 +41,6 @@ from notifications.sockets import Sockets, sockets_of_this_process
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SUBPROTOCOL = frames.SUBPROTOCOL
 REMEMBERED = 64  # Entries that a socket knows it has told of; see `sockets`.
 
 
@@ -228,7 +227,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
                 self.pinged_at = asyncio.get_running_loop().time()
                 await self._send_frame(frames.pong(clock.now()))
             case Resume() if self._registered:
-                await self._carry_out(self._resume(frame))
+                await self._carry_out(self._resume_or_wait(frame))
             case Resume():
                 self._waiting = frame  # Answered as soon as this socket is registered; the latest one counts.
 
@@ -257,6 +256,16 @@ class InboxConsumer(AsyncWebsocketConsumer):
         now = clock.now()
         read = await _in_thread(inbox.mark_many_read)(self.follower_id, now, None, now)
         await _in_thread(live.push_read)(self.follower_id, read, now)
+
+    async def _resume_or_wait(self, frame: Resume) -> None:
+        """While the database is away it waits for the next catch-up: what is asked for is told, if later."""
+        try:
+            await self._resume(frame)
+        except PyMongoError:
+            self._waiting = frame
+            if self._sockets is not None:
+                self._sockets.is_to_catch_up(self)
+            raise
 
     async def _resume(self, frame: Resume) -> None:
         """Sends of each known entry whether it is gone or read, and what else is in the inbox since then."""
@@ -302,7 +311,7 @@ def _in_thread(function: Callable[P, T]) -> Callable[P, Any]:
 
 
 def _selected(offered: list[str]) -> str | None:
-    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+    return frames.SUBPROTOCOL if frames.SUBPROTOCOL in offered else None
 
 
 def _offered_token(offered: list[str]) -> str:

@@ -87,13 +87,21 @@ def _blank_histories(which: Document) -> None:
 def _blank_updates(external_id: str, follower_id: ObjectId) -> None:
     """Where an update names the person: among those whom it could not find, and as who asked for a test.
 
-    Reads all updates, of which there are few.
+    Reads all updates once; retention keeps them few.
     """
-    left = erasures.nameless(follower_id)
-    unknown, mine = {"unknown_followers": external_id}, {"is_test": True, "published_by": external_id}
-    rename = {"$set": {"unknown_followers.$[one]": left}}
-    durably(lambda: collection(Update).update_many(unknown, rename, array_filters=[{"one": external_id}]))
-    durably(lambda: collection(Update).update_many(mine, {"$set": {"published_by": left}}))
+    name, left = {"$literal": external_id}, {"$literal": erasures.nameless(follower_id)}
+    named = {"$or": [{"unknown_followers": external_id}, {"is_test": True, "published_by": external_id}]}
+    others = {"$cond": [{"$eq": ["$$one", name]}, left, "$$one"]}
+    asked_by_them = {"$and": ["$is_test", {"$eq": ["$published_by", name]}]}
+    rename: Pipeline = [
+        {
+            "$set": {
+                "unknown_followers": {"$map": {"input": "$unknown_followers", "as": "one", "in": others}},
+                "published_by": {"$cond": [asked_by_them, left, "$published_by"]},
+            }
+        }
+    ]
+    durably(lambda: collection(Update).update_many(named, rename))
 
 
 def _pseudonymise(which: Document) -> int:

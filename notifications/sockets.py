@@ -127,6 +127,11 @@ class Sockets:
             socket.missed_since = None
             self._behind.discard(socket)
 
+    def is_to_catch_up(self, socket: Socket) -> None:
+        """Has a registered socket told to catch up at the next renewal."""
+        if socket in self._present:
+            self._behind.add(socket)
+
     def is_behind(self, socket: Socket) -> bool:
         return socket in self._behind
 
@@ -217,9 +222,13 @@ class Sockets:
             await self._subscription.probe()
 
     async def _look_around(self) -> None:
-        await self._look_for_unheard()
-        for erased in await asyncio.to_thread(erasures.LATELY.ids):  # Whose end nobody here has heard.
-            self._end_erased(erased.binary)
+        """Unheard entries first: they are told even if nobody can say who was erased."""
+        try:
+            await self._look_for_unheard()
+            for erased in await asyncio.to_thread(erasures.LATELY.ids):  # Whose end nobody here has heard.
+                self._end_erased(erased.binary)
+        except PyMongoError as error:  # The next look finds the same, and more.
+            MONGODB.away(error)
 
     async def _look_for_unheard(self) -> None:
         """Tells each socket what is stored for its follower, and what it was not told of."""
@@ -227,17 +236,14 @@ class Sockets:
         for socket in self._present - self._behind:  # The others catch up anyhow.
             by_follower.setdefault(socket.follower_id, []).append(socket)
         followers, now = list(by_follower), clock.now()
-        try:
-            for start in range(0, len(followers), LOOK_CHUNK):
-                chunk = followers[start : start + LOOK_CHUNK]
-                made = await asyncio.to_thread(inbox.made_between, chunk, now - LOOK_BACK, now - LOOK_GRACE)
-                for follower, ids in made.items():
-                    for socket in by_follower[follower]:
-                        unheard = {entry for entry in ids if str(entry) not in socket.told}
-                        if unheard and not socket.is_busy:  # What waits may be the very frame; the next look finds it.
-                            socket.tell(unheard)
-        except PyMongoError as error:  # The next look finds the same, and more.
-            MONGODB.away(error)
+        for start in range(0, len(followers), LOOK_CHUNK):
+            chunk = followers[start : start + LOOK_CHUNK]
+            made = await asyncio.to_thread(inbox.made_between, chunk, now - LOOK_BACK, now - LOOK_GRACE)
+            for follower, ids in made.items():
+                for socket in by_follower[follower]:
+                    unheard = {entry for entry in ids if str(entry) not in socket.told}
+                    if unheard and not socket.is_busy:  # What waits may be the very frame; the next look finds it.
+                        socket.tell(unheard)
 
     def _end_silent(self) -> None:
         at = asyncio.get_running_loop().time()

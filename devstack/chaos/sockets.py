@@ -21,7 +21,7 @@ from devstack.demo.followers import follower_id
 from followers import clock
 from followers.models import Follower
 from followers.mongo import collection
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.models import InAppEntry
 from notifications.tokens import mint
 

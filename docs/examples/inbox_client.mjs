@@ -175,7 +175,7 @@ export class InboxClient {
   }
 
   // --- REST -----------------------------------------------------------------------------------------------------------
-  /** The whole inbox, page by page: also what is beyond the ids that a resume may name. */
+  /** The whole inbox, page by page: also tells what became of entries beyond those that a resume can name. */
   async #list() {
     const stored = new Map();
     let query = "?limit=100";

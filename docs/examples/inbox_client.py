@@ -149,7 +149,7 @@ class InboxClient:
 
     # --- REST ---------------------------------------------------------------------------------------------------------
     def _list(self, socket: ClientConnection) -> None:
-        """The whole inbox, page by page: also what is beyond the ids that a resume may name."""
+        """The whole inbox, page by page: also tells what became of entries beyond those that a resume can name."""
         stored: dict[str, Entry] = {}
         query = "limit=100"
         while query:

@@ -143,3 +143,41 @@ def test_who_was_erased_longer_ago_than_a_token_lives_is_not_kept_in_mind(ann: F
     erasures.begin("F-ann", clock.now() - timedelta(days=1))
 
     assert Lately().ids() == frozenset()
+
+
+def test_a_new_process_knows_nothing_until_its_first_reading_has_come(ann: Follower, monkeypatch: pytest.MonkeyPatch):
+    """Whoever asks meanwhile, or after a first reading that failed, reads for themselves."""
+    erasures.begin("F-ann", clock.now())
+    lately, read, meanwhile = Lately(), erasures.erased_since, []
+
+    def away(*arguments: Any, **options: Any) -> Any:
+        raise AutoReconnect
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(erasures, "erased_since", read)
+        meanwhile.append(lately.ids())
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(erasures, "erased_since", away)
+    assert lately.ids() == frozenset()
+    monkeypatch.setattr(erasures, "erased_since", slow)
+
+    assert lately.ids() == {ann.pk}
+    assert meanwhile == [{ann.pk}]
+
+
+def test_a_slow_reading_replaces_nothing_newer(ann: Follower, monkeypatch: pytest.MonkeyPatch):
+    lately, read = Lately(), erasures.erased_since
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        before = list(read(*arguments, **options))
+        monkeypatch.setattr(erasures, "erased_since", read)
+        erasures.begin("F-ann", clock.now())
+        lately.forget()
+        assert lately.ids() == {ann.pk}
+        return before
+
+    monkeypatch.setattr(erasures, "erased_since", overtaken)
+    lately.ids()
+
+    assert lately.ids() == {ann.pk}

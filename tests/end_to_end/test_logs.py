@@ -17,7 +17,7 @@ from devstack.vendors.client import Sandbox
 from followers.models import Endpoint
 from followers.mongo import collection
 from notifications import tokens
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.models import Notification
 from tests.end_to_end.processes import Processes, free_port, wait_until
 from tests.pipeline import world

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ from tests.delivery.kafka_topics import until
 from tests.end_to_end.processes import Processes, free_port, wait_until
 from tests.end_to_end.test_end_to_end import all_settled, audience
 from tests.end_to_end.test_logs import lines_of
-from tests.notifyhub.metrics import Sample, added, parsed
+from tests.notifyhub.metrics import added, scraped
 from tests.pipeline import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -24,11 +23,6 @@ DELIVERIES = "notifyhub_deliveries_total"
 
 def serving(processes: Processes) -> list[int]:
     return [line["port"] for line in lines_of(processes) if line["message"] == "Serving metrics."]
-
-
-def scraped(port: int) -> dict[Sample, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        return parsed(answer.read().decode())
 
 
 def test_each_process_serves_its_own_counts_at_a_port_of_its_own(

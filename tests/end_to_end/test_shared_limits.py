@@ -67,7 +67,8 @@ def test_two_workers_keep_one_rate_and_each_its_bulkhead(
     wait_until(rows, all_settled(1 + size + slow_size), "the slow SMS are sent")
     stats = vendors.stats("twilio")
     assert (stats["accepted"], stats["duplicates"]) == (slow_size, 0)
-    assert stats["peak_in_flight"] <= 2 * concurrency, "Two workers, and neither beyond its slots."
+    assert stats["peak_in_flight"] <= 2 * concurrency, "None goes beyond its slots."
+    assert len(collection(Batch).distinct("worker", {"kind": BatchKind.DELIVER})) == 2, "And both are at work."
 
 
 def test_exits_overtake_a_backlog_across_workers_and_the_backlog_still_moves(

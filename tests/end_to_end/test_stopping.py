@@ -22,7 +22,7 @@ from devstack.vendors.client import Sandbox
 from followers import clock
 from followers.mongo import collection
 from notifications import tokens
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.models import Notification
 from tests.delivery.kafka_topics import until
 from tests.end_to_end.processes import Processes, free_port, wait_until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections import Counter
 from collections.abc import Iterable
 
@@ -17,6 +18,12 @@ def parsed(text: str) -> dict[Sample, float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def scraped(port: int) -> dict[Sample, float]:
+    """/metrics at this port of this machine."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return parsed(answer.read().decode())
 
 
 def look() -> dict[Sample, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 
 ANSWER_SECONDS = 10
 """No answer by then is a failure, not slowness."""

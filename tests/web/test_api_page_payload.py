@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from rest_framework.test import APIClient
 
 from delivery.choices import BatchKind
 from delivery.fan_out import fan_out_shard
@@ -19,9 +18,10 @@ from followers.api import idempotency
 from followers.api.errors import RETRY_AFTER_SECONDS
 from followers.models import Follow, Follower
 from followers.mongo import REPEAT_FOR_SECONDS
-from notifications import inbox, tokens
+from notifications import inbox
 from notifications.api.examples import ENTRY
 from notifications.sockets import SILENCE_SECONDS
+from tests.api.conftest import as_follower
 from tests.pipeline import world
 from tests.web import builders
 
@@ -60,12 +60,6 @@ def told(who: Follower) -> dict[str, str]:
 def fan_out_all() -> None:
     for batch in world.unclaimed(BatchKind.FAN_OUT):
         fan_out_shard(batch["_id"])
-
-
-def as_follower(who: Follower) -> APIClient:
-    api = APIClient()
-    api.credentials(HTTP_AUTHORIZATION=f"Bearer {tokens.mint(who)}")
-    return api
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -13,7 +13,7 @@ from delivery.models import Batch
 from followers import service_keys
 from followers.choices import Scope
 from followers.models import Follower
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.models import Update
 from tests.web.server import Server
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from pymongo.errors import OperationFailure
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from followers import clock
 from followers.choices import Scope
 from followers.models import Follower
 from notifications import tickets, tokens
-from notifications.consumers import SUBPROTOCOL
 from notifications.erasure import erase
+from notifications.frames import SUBPROTOCOL
 from tests.api.conftest import as_service
+from tests.web import builders
 from tests.web.server import ANSWER_SECONDS, Server, app, raw_socket, running_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,6 +66,21 @@ async def test_a_socket_whose_end_was_not_heard_ends_at_the_next_look(
         await sync_to_async(erase)("F-ann")
 
         assert await closing(phone.socket) == UNKNOWN
+
+
+async def test_unheard_entries_are_told_even_if_nobody_can_say_who_was_erased(
+    own_server: Server, ann: Follower, monkeypatch: pytest.MonkeyPatch
+):
+    def refused() -> None:
+        raise OperationFailure("not authorised")
+
+    async with app(own_server, tokens.mint(ann)) as phone:
+        await phone.everything_so_far()
+        unheard = await sync_to_async(builders.stored_entry)(ann, clock.now() - timedelta(seconds=5))
+        monkeypatch.setattr("notifications.sockets.erasures.LATELY.ids", refused)
+        monkeypatch.setattr("notifications.sockets.LOOK_SECONDS", 0)
+
+        assert await phone.hear_until("notification.created", id=str(unheard["_id"]))
 
 
 async def test_neither_token_nor_ticket_opens_one(server: Server, ann: Follower):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from playwright.async_api import Locator, Page, WebSocket, expect
+from bson import ObjectId
+from playwright.async_api import Locator, Page, Route, WebSocket, WebSocketRoute, expect
 
 from followers import clock
 from followers.models import Follower
-from notifications import inbox
+from notifications import frames, inbox
 from notifications.live import push_alerts
 from tests.web import builders
 from tests.web.browser import CHROMIUM, visitor
@@ -145,6 +148,49 @@ async def test_it_comes_back_after_the_server_restarts_and_has_missed_nothing(an
             await expect(page.locator(f"{entry_of(elsewhere)}.read, {entry_of(known)}.read")).to_have_count(2)
             await live(page)
     assert (await sync_to_async(builders.inbox_entry)(known["_id"]))["read_at"] is not None
+
+
+async def test_a_resume_names_the_newest_entries_of_more_than_it_can(server: Server, ann: Follower):
+    """The line is the test's own here: alerts, oldest first, a loss, and what is said on the next one."""
+    at, most, more = clock.now() - timedelta(seconds=1), 5, 8
+    ids = [str(ObjectId()) for _ in range(more)]
+    resumed: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    lines: list[WebSocketRoute] = []
+
+    def created(number: int) -> dict[str, Any]:
+        made = builders.entry(ann, at + timedelta(milliseconds=number), _id=ObjectId(ids[number]))
+        return frames.created(made)
+
+    async def naming_fewer(route: Route) -> None:
+        answer = await route.fetch()
+        script, found = re.subn(r"(?<=const MOST_KNOWN_IDS = )\d+", str(most), await answer.text())
+        assert found == 1
+        await route.fulfill(response=answer, body=script)
+
+    async def line(route: WebSocketRoute) -> None:
+        lines.append(route)
+        if len(lines) == 1:
+            for frame in ({"type": "unread_count.changed", "count": 0}, *map(created, range(more))):
+                route.send(json.dumps(frame))
+            return
+
+        def heard(message: str | bytes) -> None:
+            frame = json.loads(message)
+            if frame["type"] == "resume" and not resumed.done():
+                resumed.set_result(frame)
+
+        route.on_message(heard)
+
+    async with visitor(ann) as person:
+        await person.context.route("**/notifyhub-inbox.js", naming_fewer)
+        await person.context.route_web_socket("**/ws/inbox/", line)
+        page = await person.open(server.address)
+        await expect(page.locator(".entry")).to_have_count(more)
+        await lines[0].close(code=1012)
+        async with asyncio.timeout(10):
+            known = (await resumed)["known"]
+
+    assert known == ids[::-1][:most]
 
 
 async def test_what_expires_fades_out_and_is_counted_no_more(server: Server, ann: Follower):

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from followers import clock
 from followers.models import Follower
 from notifications import frames, tokens
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.live import push, push_alerts
 from tests.web import builders
 from tests.web.server import App, Server, app, raw_socket

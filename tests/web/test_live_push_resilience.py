@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels_redis.pubsub import RedisSingleShardConnection
+from pymongo.errors import AutoReconnect
 from redis.commands.core import AsyncScript
 from websockets.exceptions import ConnectionClosed
 
 from followers import clock
 from followers.models import Follower
 from notifications import frames, inbox, tokens
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.live import push, push_alerts
 from notifications.sockets import _by_loop
 from tests.web import builders
@@ -74,6 +75,26 @@ async def test_a_follower_who_connects_while_an_alert_is_inserted_is_told_of_it(
         frame = await phone.hear()
 
     assert (frame["type"], frame["id"]) == ("notification.created", str(inserted[0]["_id"]))
+
+
+async def test_a_resume_that_met_an_outage_is_carried_out_when_it_is_over(
+    own_server: Server, ann: Follower, monkeypatch
+):
+    known = await stored_entry(ann)
+
+    def away(*arguments: Any) -> None:
+        monkeypatch.undo()
+        raise AutoReconnect
+
+    async with app(own_server, tokens.mint(ann)) as phone:
+        await phone.everything_so_far()
+        await sync_to_async(inbox.mark_read)(ann.pk, known["_id"], clock.now())
+        monkeypatch.setattr(inbox, "read_times", away)
+        await phone.say(type="resume", since=frames.rfc3339(known["created_at"]), known=[str(known["_id"])])
+
+        assert (await phone.hear_until("error"))[-1]["code"] == "unavailable"
+        updated = (await phone.hear_until("notification.updated", id=str(known["_id"])))[-1]
+    assert updated["read_at"] is not None
 
 
 async def test_a_socket_does_not_look_before_its_subscription_is_in_force(

@@ -16,7 +16,7 @@ from followers import clock
 from followers.models import Follower
 from followers.mongo import collection
 from notifications import frames, inbox, tokens
-from notifications.consumers import SUBPROTOCOL
+from notifications.frames import SUBPROTOCOL
 from notifications.live import push_alerts
 from notifications.models import InAppEntry
 from tests.api.conftest import as_follower

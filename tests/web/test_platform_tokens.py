@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from followers import clock, erasures
 from followers.models import Follower
 from notifications import platform_keys, tokens
-from notifications.consumers import SUBPROTOCOL
 from notifications.erasure import erase
+from notifications.frames import SUBPROTOCOL
 from notifications.tokens import TokenErrorCode, verify
 from tests.web.platform import Platform, private_key, public_jwk, refused, resigned
 from tests.web.server import App, Server, app, raw_socket

@@ -662,10 +662,10 @@ class NotifyHubInbox extends HTMLElement {
   }
 
   #resume() {
-    this.#hasResumed = Boolean(this.since) && this.#entries.size <= MOST_KNOWN_IDS;
-    if (!this.since) return null;
-    const newestFirst = [...this.#entries.values()].sort((one, other) => (one.created_at < other.created_at ? 1 : -1));
-    return { type: "resume", since: this.since, known: newestFirst.slice(0, MOST_KNOWN_IDS).map(({ id }) => id) };
+    this.#hasResumed = Boolean(this.since);
+    if (!this.#hasResumed) return null;
+    const newest = [...this.#entries.values()].sort((one, other) => (this.#isNewer(one, other) ? -1 : 1));
+    return { type: "resume", since: this.since, known: newest.slice(0, MOST_KNOWN_IDS).map(({ id }) => id) };
   }
 
   // --- What a person does ---------------------------------------------------------------------------------------------
