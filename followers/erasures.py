@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 import time
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -111,21 +110,6 @@ class Lately:
         """The next one who asks reads again; what is being read just now may lack the newest erasure."""
         self._read_at = -self.READ_EVERY_SECONDS
         self._as_of = time.monotonic()
-
-    def _read_if_due(self) -> None:
-        at = time.monotonic()
-        if at - self._read_at < self.READ_EVERY_SECONDS:
-            return
-        self._read_at = at
-        try:
-            lifetime = timedelta(seconds=settings.FOLLOWER_TOKEN_SECONDS)
-            erased = frozenset(erased_since(clock.now() - lifetime, repeat_for_seconds=0))
-        except PyMongoError as error:
-            if not is_passing(error):
-                raise
-        else:
-            if self._read_at == at:
-                self._ids = erased
 
 
 LATELY = Lately()

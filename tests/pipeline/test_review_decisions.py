@@ -296,8 +296,7 @@ def test_an_address_that_was_reached_is_never_sent_to_again(vendors: Sandbox) ->
     outlook = send_elsewhere(row, Channel.FCM)
     assert (outlook.wanted, outlook.obstacles) == ({}, {Obstacle.REACHED: 1})
 
-    endpoint = world.delivery(row, "fcm")
-    forced = {row["_id"]: [{**endpoint, "state": "queued", "attempt_log": []}]}
+    forced = {row["_id"]: [("fcm", world.delivery(row, "fcm")["endpoint"])]}
     send_again(forced, "ana", "by a stale preview", clock.now())
     work_off()
     assert vendors.stats("fcm")["accepted"] == 1

@@ -647,7 +647,7 @@ class NotifyHubInbox extends HTMLElement {
         break;
       case "error":
         console.warn("NotifyHub refused a frame.", frame);
-        if (frame.code === "unavailable") this.#sync(); // It may have been the resume: what it would say is still news.
+        if (frame.code === "unavailable") this.#sync(); // What a person did may be what was refused.
     }
     this.#update();
   }
