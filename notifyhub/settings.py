@@ -219,7 +219,7 @@ INAPP_KEEP = env.integer("INAPP_KEEP", 50, minimum=1)  # Newest in-app entries k
 DELIVERY_BATCH = env.integer("DELIVERY_BATCH", 200, minimum=1)  # Deliveries per batch of a channel with a vendor key.
 UNKEYED_BATCH = env.integer("UNKEYED_BATCH", 20, minimum=1)  # Without one: a crash leaves so many in doubt.
 # So long after the last step of a critical alert other work waits before its next large statement; 0 = never.
-RIGHT_OF_WAY_MS = env.integer("RIGHT_OF_WAY_MS", 300)
+RIGHT_OF_WAY_MS = env.integer("RIGHT_OF_WAY_MS", 500)
 SHARD_MAX_FAILURES = env.integer("SHARD_MAX_FAILURES", 15, minimum=1)
 # How long an alert is worth sending, from executedAt; ValidityRules has the defaults and the reasons.
 VALIDITY: dict[str, Any] = {
