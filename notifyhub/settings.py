@@ -212,7 +212,7 @@ ENDPOINT_HASH_KEY = env.key_bytes("ENDPOINT_HASH_KEY", env.text("ENDPOINT_HASH_K
 # --- Fan-out ---------------------------------------------------------------------------------------------------------
 FAN_OUT_CHUNK = env.integer("FAN_OUT_CHUNK", 2_000, minimum=1)  # Followers per bulk write.
 # The same of normal trades, whose statements critical ones may have to wait for.
-FAN_OUT_CHUNK_NORMAL = env.integer("FAN_OUT_CHUNK_NORMAL", 500, minimum=1)
+FAN_OUT_CHUNK_NORMAL = env.integer("FAN_OUT_CHUNK_NORMAL", 250, minimum=1)
 # Follows of one shard; more are cut into equal shards, 64 at most. Below a chunk, so that a shard is one chunk.
 FAN_OUT_SINGLE_SHARD_MAX = env.integer("FAN_OUT_SINGLE_SHARD_MAX", 1_800, minimum=1)
 INAPP_KEEP = env.integer("INAPP_KEEP", 50, minimum=1)  # Newest in-app entries kept per follower and trader.
