@@ -11,27 +11,21 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from delivery.updates import send_test_alert
 from followers.admin_base import QuickModelAdmin, link, object_id
 from followers.admin_endpoints import endpoint_table
-from followers.admin_history import note_changes
+from followers.admin_history import note_changes, reason_field
 from followers.models import Endpoint, Follower
 from notifications.models import Update
 
 PERMISSION = "notifications.send_test_alert"
-REASON_MAX = 200
 
 
 class TestAlertForm(forms.Form):
     """Why a follower is sent a test."""
 
-    reason = forms.CharField(
-        max_length=REASON_MAX,
-        help_text="It is kept in the follower's history.",
-        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": True, "autocomplete": "off"}),
-    )
+    reason = reason_field("It is kept in the follower's history.")
 
 
 def may_send_test_alert(request: HttpRequest) -> bool:

@@ -20,7 +20,8 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from followers.addresses import mask_address
 from followers.admin_base import EMPTY, QuickModelAdmin, badge, link, link_to, moment, moment_column, table
 from followers.admin_base import object_id as parsed_id
-from followers.admin_switch import REASON_MAX, SwitchForm, may_switch, switch, switch_button
+from followers.admin_history import REASON_MAX
+from followers.admin_switch import SwitchForm, may_switch, switch, switch_button
 from followers.choices import VENDOR_CHANNELS, Channel
 from followers.encryption import UnknownKeyError, decrypt
 from followers.models import Endpoint, Follower, Trader

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django import forms
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+REASON_MAX = 200
+
+
+def reason_field(kept: str) -> forms.CharField:
+    """Asks why something is done; `kept` tells whoever is asked where their answer is kept, as a sentence."""
+    widget = UnfoldAdminTextInputWidget(attrs={"autofocus": True, "autocomplete": "off"})
+    return forms.CharField(max_length=REASON_MAX, help_text=kept, widget=widget)
 
 
 def note_changes(request: HttpRequest, model: type[Model], changed: Mapping[Any, str], message: str) -> None:

@@ -9,24 +9,18 @@ from django import forms
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from followers import clock
-from followers.admin_history import note_changes
+from followers.admin_history import note_changes, reason_field
 from followers.models import Endpoint
 
 PERMISSION = "followers.switch_endpoint"
-REASON_MAX = 200
 
 
 class SwitchForm(forms.Form):
     """Why an endpoint is switched."""
 
-    reason = forms.CharField(
-        max_length=REASON_MAX,
-        help_text="It is kept with the endpoint and in its history.",
-        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": True, "autocomplete": "off"}),
-    )
+    reason = reason_field("It is kept with the endpoint and in its history.")
 
 
 def may_switch(request: HttpRequest) -> bool:
